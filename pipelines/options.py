@@ -1,0 +1,52 @@
+"""From what a user gives (flags, a YAML file) to a configuration, or to one clear line of error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tracking.errors import BadOption, did_you_mean
+
+__all__ = ["config_from", "read_config"]
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def config_from(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build a configuration, turning pydantic's findings into one line.
+
+    Raises BadOption: an unknown name, or a value that is not allowed.
+    """
+    unknown = [name for name in values if name not in kind.model_fields]
+    if unknown:
+        hint = did_you_mean(unknown[0], kind.model_fields)
+        raise BadOption(f"unknown option {unknown[0]!r}.{hint}")
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise BadOption("; ".join(_one_line(item) for item in error.errors())) from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The options in a YAML file such as a run's ``config.yaml``.
+
+    Raises BadOption: the file is missing, is no YAML, or is not a mapping of names to values.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadOption(f"config {path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise BadOption(f"config {path}: expected lines such as 'lr_max: 0.01'")
+    return values
+
+
+def _one_line(item: Any) -> str:
+    message = item["msg"].removeprefix("Value error, ")
+    if not item["loc"]:
+        return str(message)
+    return f"{item['loc'][0]}={item['input']}: {message[:1].lower()}{message[1:]}"
