@@ -1,0 +1,233 @@
+"""ActivationStats: exact statistics of every layer's output, from forward hooks.
+
+In a hand-written loop::
+
+    with ActivationStats(model, optimizer=optimizer) as stats:
+        for x, y in batches:
+            loss = loss_function(model(x), y)
+            loss.backward()
+            optimizer.step()  # ends the step; without optimizer=, call stats.step()
+            optimizer.zero_grad()
+    table = stats.read()
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tracking.buffers import LayerBuffer, drain
+from tracking.interval import Interval, Thinning
+from tracking.kernels import kernel_for
+from tracking.layers import check_layers, matching_layers, select_layers
+from tracking.records import LayerStats, Metric
+from tracking.sink import NullSink, Sink
+from tracking.store import RecordFile
+from tracking.tables import StatsSettings, read_stats, stats_schema, stats_table
+
+__all__ = ["ActivationStats", "float_tensors"]
+
+METRICS = ("mean", "std", "near_zero", "dead_channels")
+
+
+class ActivationStats:
+    """Records statistics of the outputs of a model's layers, step by step.
+
+    Hooks reduce each output on its own device; nothing is moved to the host until ``flush_every``
+    recorded steps are full, so memory does not grow with the number of steps. Rows go to Parquet
+    parts below ``directory`` (a temporary one by default) and become ``stats.parquet`` when the
+    context ends; thinned metrics go to ``sink``. A step is what lies between two calls of
+    ``optimizer.step()`` (or of ``step()``): the batches of an accumulated gradient, and repeated
+    calls of one layer, merge into one row.
+
+    Raises BadOption when the context is entered: ``layers`` or ``every`` cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        layers: str = "activations",
+        every: str | int = 1,
+        record_eval: bool = False,
+        near_zero_eps: float = 0.05,
+        above_threshold: float = 1.0,
+        directory: Path | str | None = None,
+        sink: Sink | None = None,
+        expected_steps: int | None = None,
+        flush_every: int = 64,
+    ) -> None:
+        check_layers(layers)
+        self.model = model
+        self.current_step = 0
+        self._optimizer = optimizer
+        self._layers = layers
+        self._interval = Interval(every)
+        self._record_eval = record_eval
+        self._settings = StatsSettings(near_zero_eps, above_threshold, layers, str(every))
+        self._file = RecordFile("stats.parquet", stats_schema(self._settings), directory)
+        self._sink = sink or NullSink()
+        expected = expected_steps and -(-expected_steps // self._interval.steps)
+        self._thinning = Thinning(expected if self._interval.fixed else None)
+        self._charted: set[int] = set()
+        self._rows = flush_every
+        self._buffers: dict[tuple[str, str, torch.device], LayerBuffer] = {}
+        self._hooked: dict[str, tuple[nn.Module, RemovableHandle]] = {}
+        self._handles: list[RemovableHandle] = []
+        self._spent = 0.0
+        self._step_began = 0.0
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that are or were recorded, in the model's order."""
+        return tuple(self._hooked)
+
+    @property
+    def path(self) -> Path:
+        """``stats.parquet``, which exists once the context has ended."""
+        return self._file.path
+
+    def __enter__(self) -> Self:
+        select_layers(self.model, self._layers)
+        self._hook_layers()
+        self._handles.append(self.model.register_forward_pre_hook(self._before_forward))
+        if self._optimizer is not None:
+            post = self._optimizer.register_step_post_hook(lambda *_: self.step())
+            self._handles.append(post)
+        self._step_began = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def step(self) -> None:
+        """End the current step: what the layers gave since the last call becomes its rows."""
+        self._end_rows()
+        now = time.perf_counter()
+        self._interval.end_step(self.current_step, now - self._step_began, self._spent)
+        self.current_step += 1
+        self._step_began, self._spent = now, 0.0
+
+    def flush(self) -> list[LayerStats]:
+        """Bring finished rows to the host, write them as a part, and send thinned metrics."""
+        records = drain(list(self._buffers.values()))
+        if records:
+            order = {name: i for i, name in enumerate(self._hooked)}
+            records.sort(key=lambda r: (r.step, r.mode == "eval", order[r.layer]))
+            self._file.append(stats_table(records, self._settings))
+            self._sink.metrics(list(self._metrics(records)))
+        return records
+
+    def close(self) -> None:
+        """Remove every hook, write what is left and join the parts. May be called twice."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for _, handle in self._hooked.values():
+            handle.remove()
+        self._end_rows()
+        self.flush()
+        self._file.close()
+
+    def read(self) -> pa.Table:
+        """Every row recorded so far, in order of step, mode and layer."""
+        self.flush()
+        return read_stats(self._file.source(), stats_schema(self._settings))
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._armed():
+            self._hook_layers()
+
+    def _hook_layers(self) -> None:
+        """Hook what is selected now; modules that joined the model since are included."""
+        for name, module in matching_layers(self.model, self._layers).items():
+            known = self._hooked.get(name)
+            if known is None or known[0] is not module:
+                if known is not None:
+                    known[1].remove()
+                handle = module.register_forward_hook(partial(self._after_layer, name))
+                self._hooked[name] = (module, handle)
+
+    def _armed(self) -> bool:
+        if self.model.training:
+            return self._interval.due(self.current_step)
+        return self._record_eval
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _after_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not self._armed():
+            return
+        began = time.perf_counter()
+        mode = "train" if self.model.training else "eval"
+        with torch.no_grad():
+            for x in float_tensors(output):
+                # Apple's GPU has no float64, in which everything is accumulated.
+                x = x.detach().cpu() if x.device.type == "mps" else x.detach()
+                self._buffer(name, mode, x.device).add(x)
+        self._spent += time.perf_counter() - began
+
+    def _buffer(self, name: str, mode: str, device: torch.device) -> LayerBuffer:
+        buffer = self._buffers.get((name, mode, device))
+        if buffer is None:
+            eps, threshold = self._settings.near_zero_eps, self._settings.above_threshold
+            kernel = kernel_for(device, eps, threshold)
+            buffer = LayerBuffer(name, mode, device, self._rows, kernel)
+            self._buffers[name, mode, device] = buffer
+        return buffer
+
+    def _end_rows(self) -> None:
+        began = time.perf_counter()
+        now = time.time()
+        for buffer in self._buffers.values():
+            buffer.end_step(self.current_step, now)
+        if any(buffer.full for buffer in self._buffers.values()):
+            self.flush()
+        if self._spent:
+            self._spent += time.perf_counter() - began
+
+    def _metrics(self, records: list[LayerStats]) -> Iterator[Metric]:
+        for step in dict.fromkeys(r.step for r in records if r.mode == "train"):
+            if self._thinning.keep():
+                self._charted.add(step)
+        for record in records:
+            if record.step in self._charted or record.mode == "eval":
+                yield from _metrics_of(record)
+        self._charted.clear()
+
+
+def _metrics_of(record: LayerStats) -> Iterator[Metric]:
+    group = "activations" if record.mode == "train" else "activations_eval"
+    for name in METRICS:
+        value = getattr(record, name)
+        if value is not None:
+            key = f"{group}/{record.layer}/{name}"
+            yield Metric(key, value, record.step, record.time)
+
+
+def float_tensors(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in a module's output, inside tuples, lists and mappings too."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from float_tensors(value)
+    elif isinstance(output, (tuple, list)):
+        for value in output:
+            yield from float_tensors(value)

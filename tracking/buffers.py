@@ -1,0 +1,141 @@
+"""Accumulators of one layer, kept on its device until a flush brings many steps over at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tracking import kernels as k
+from tracking.kernels import Reduction
+from tracking.records import LayerStats
+
+__all__ = ["LayerBuffer", "drain"]
+
+
+class LayerBuffer:
+    """Rows of accumulators, one for each recorded step of one layer in one mode.
+
+    Several calls within a step merge into one row. A channel counts as alive when any element of
+    it in any of these calls is > 0; calls with different numbers of channels (a ReLU shared by
+    layers of different width) have channels of their own.
+    """
+
+    def __init__(
+        self, layer: str, mode: str, device: torch.device, rows: int, kernel: Reduction
+    ) -> None:
+        self.layer = layer
+        self.mode = mode
+        self.device = device
+        self._kernel = kernel
+        self._ints = torch.zeros(rows, k.INTS, dtype=torch.int64, device=device)
+        self._floats = torch.zeros(rows, k.FLOATS, dtype=torch.float64, device=device)
+        self._alive: dict[int, Tensor] = {}
+        self._moments: list[tuple[int, float]] = []
+        self._open = False
+        self._reset()
+
+    def __len__(self) -> int:
+        """Rows that are finished."""
+        return len(self._moments)
+
+    @property
+    def full(self) -> bool:
+        return len(self._moments) == len(self._ints)
+
+    def add(self, x: Tensor) -> None:
+        """Merge one output (any floating-point dtype and shape) into the open row."""
+        row = len(self._moments)
+        self._kernel(x, self._ints[row], self._floats[row], self._channels(x))
+        self._open = True
+
+    def end_step(self, step: int, time: float) -> None:
+        """Finish the open row, if the layer was called at all."""
+        if not self._open:
+            return
+        row = self._ints[len(self._moments)]
+        for alive in self._alive.values():
+            row[k.CHANNELS] += len(alive)
+            row[k.DEAD] += len(alive) - alive.sum()
+        self._alive = {}
+        self._moments.append((step, time))
+        self._open = False
+
+    def packed(self) -> Tensor:
+        """The finished rows, floats as bit patterns, int64 (rows, INTS + FLOATS): one transfer."""
+        rows = len(self._moments)
+        return torch.cat([self._ints[:rows], self._floats[:rows].view(torch.int64)], dim=1)
+
+    def take(self, packed: npt.NDArray[np.int64]) -> list[LayerStats]:
+        """Turn rows that ``packed`` brought to the host into records, and start over."""
+        ints = packed[:, : k.INTS]
+        floats = np.ascontiguousarray(packed[:, k.INTS :]).view(np.float64)
+        records = [
+            _record(self.layer, self.mode, step, time, i, f)
+            for (step, time), i, f in zip(self._moments, ints, floats, strict=True)
+        ]
+        self._reset()
+        return records
+
+    def _reset(self) -> None:
+        self._moments.clear()
+        self._ints.zero_()
+        self._floats.zero_()
+        self._floats[:, k.MIN] = math.inf
+        self._floats[:, k.MAX] = -math.inf
+
+    def _channels(self, x: Tensor) -> Tensor | None:
+        if x.ndim < 2 or x.numel() == 0:
+            return None
+        width = x.shape[1]
+        if width not in self._alive:
+            self._alive[width] = torch.zeros(width, dtype=torch.bool, device=self.device)
+        return self._alive[width]
+
+
+def drain(buffers: Sequence[LayerBuffer]) -> list[LayerStats]:
+    """Take the finished rows of all buffers, with one transfer for each device."""
+    records: list[LayerStats] = []
+    for device in {buffer.device for buffer in buffers}:
+        here = [buffer for buffer in buffers if buffer.device == device and len(buffer)]
+        if not here:
+            continue
+        packed = torch.cat([buffer.packed() for buffer in here]).cpu().numpy()
+        parts = np.split(packed, np.cumsum([len(buffer) for buffer in here])[:-1])
+        for buffer, part in zip(here, parts, strict=True):
+            records.extend(buffer.take(part))
+    return records
+
+
+def _record(
+    layer: str,
+    mode: str,
+    step: int,
+    time: float,
+    ints: npt.NDArray[np.int64],
+    floats: npt.NDArray[np.float64],
+) -> LayerStats:
+    n = int(ints[k.FINITE])
+    count = int(ints[k.COUNT])
+    channels = int(ints[k.CHANNELS])
+    std = math.sqrt(floats[k.SQUARES] / (n - 1)) if n > 1 else 0.0
+    return LayerStats(
+        step=step,
+        layer=layer,
+        mode=mode,
+        count=count,
+        mean=float(floats[k.MEAN]) if n else None,
+        std=std if n else None,
+        min=float(floats[k.MIN]) if n else None,
+        max=float(floats[k.MAX]) if n else None,
+        near_zero=int(ints[k.NEAR]) / n if n else None,
+        above=int(ints[k.ABOVE]),
+        dead_channels=int(ints[k.DEAD]) / channels if channels else None,
+        nonfinite=count - n,
+        hist=ints[k.HIST :].copy(),
+        time=time,
+    )

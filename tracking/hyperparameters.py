@@ -1,0 +1,210 @@
+"""Recorder: what the optimizer really used, in every step and for every parameter group.
+
+In a hand-written loop::
+
+    with Recorder(optimizer) as recorder:
+        for x, y in batches:
+            loss = loss_function(model(x), y)
+            loss.backward()
+            recorder.note(loss=loss, batch_size=len(x))
+            optimizer.step()  # reads the groups just before they are used
+            optimizer.zero_grad()
+    table = recorder.read()
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from tracking.interval import Thinning
+from tracking.records import HyperParams, Metric
+from tracking.sink import NullSink, Sink
+from tracking.store import RecordFile
+from tracking.tables import read_steps, steps_schema, steps_table
+
+__all__ = ["Recorder"]
+
+BETA = 0.98
+
+
+class Recorder:
+    """Records every hyperparameter of every optimizer step.
+
+    A hook reads the parameter groups between ``backward`` and the update, so what is recorded is
+    what was used, whoever set it. A step that a gradient scaler skips is not recorded, since it did
+    not happen. Losses stay on their device until ``flush_every`` steps are full. Rows go to Parquet
+    parts below ``directory`` (a temporary one by default), thinned metrics to ``sink``.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        directory: Path | str | None = None,
+        sink: Sink | None = None,
+        expected_steps: int | None = None,
+        flush_every: int = 64,
+    ) -> None:
+        self.optimizer = optimizer
+        self.current_step = 0
+        self._sink = sink or NullSink()
+        self._file = RecordFile("steps.parquet", steps_schema(), directory)
+        self._thinning = Thinning(expected_steps)
+        self._rows = flush_every
+        self._noted: dict[str, Any] = {}
+        self._pending: list[dict[str, Any]] = []
+        self._losses: Tensor | None = None
+        self._smooth = _SmoothedLoss()
+        self._handle: RemovableHandle | None = None
+
+    @property
+    def path(self) -> Path:
+        """``steps.parquet``, which exists once the context has ended."""
+        return self._file.path
+
+    def __enter__(self) -> Self:
+        self._handle = self.optimizer.register_step_pre_hook(self._before_step)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def note(
+        self,
+        *,
+        loss: Tensor | None = None,
+        batch_size: int | None = None,
+        epoch: int | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Say what the optimizer cannot know of its next step.
+
+        ``loss`` is a scalar tensor (its value is copied on its device, without waiting for it),
+        ``step`` overrides the recorder's own count.
+        """
+        if step is not None:
+            self.current_step = step
+        self._noted = {"loss": loss, "batch_size": batch_size, "epoch": epoch}
+
+    def flush(self) -> list[HyperParams]:
+        """Write the steps recorded since the last flush as a part, and send thinned metrics."""
+        if not self._pending:
+            return []
+        losses = None if self._losses is None else self._losses[: len(self._pending)].tolist()
+        records: list[HyperParams] = []
+        for index, fields in enumerate(self._pending):
+            has_loss = fields.pop("has_loss")
+            loss = losses[index] if has_loss and losses is not None else None
+            records.extend(self._records(fields, loss))
+        self._pending = []
+        self._file.append(steps_table(records))
+        self._sink.metrics(list(self._metrics(records)))
+        return records
+
+    def close(self) -> None:
+        """Remove the hook, write what is left and join the parts. May be called twice."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        self.flush()
+        self._file.close()
+
+    def read(self) -> pa.Table:
+        """Every row recorded so far, in order of step and group."""
+        self.flush()
+        return read_steps(self._file.source(), steps_schema())
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        loss = self._noted.get("loss")
+        if loss is not None:
+            self._keep_loss(loss)
+        groups = [_read_group(group, i) for i, group in enumerate(optimizer.param_groups)]
+        self._pending.append(
+            {
+                "step": self.current_step,
+                "epoch": self._noted.get("epoch"),
+                "batch_size": self._noted.get("batch_size"),
+                "time": time.time(),
+                "has_loss": loss is not None,
+                "groups": groups,
+            }
+        )
+        self._noted = {}
+        self.current_step += 1
+        if len(self._pending) == self._rows:
+            self.flush()
+
+    def _keep_loss(self, loss: Tensor) -> None:
+        if self._losses is None or self._losses.device != loss.device:
+            self.flush()
+            self._losses = torch.zeros(self._rows, dtype=loss.dtype, device=loss.device)
+        self._losses[len(self._pending)].copy_(loss.detach())
+
+    def _records(self, fields: dict[str, Any], loss: float | None) -> Iterator[HyperParams]:
+        smooth = None if loss is None else self._smooth.add(loss)
+        shared = {name: value for name, value in fields.items() if name != "groups"}
+        for group in fields["groups"]:
+            yield HyperParams(**shared, **group, loss=loss, loss_smooth=smooth)
+
+    def _metrics(self, records: list[HyperParams]) -> Iterator[Metric]:
+        previous = None
+        for r in records:
+            if r.step == previous:  # charts show the first group; the table has them all
+                continue
+            previous = r.step
+            if self._thinning.keep():
+                shown = {"lr": r.lr, "momentum": r.momentum}
+                shown |= {"train/loss": r.loss, "train/loss_smooth": r.loss_smooth}
+                for key, value in shown.items():
+                    if value is not None:
+                        yield Metric(key, value, r.step, r.time)
+
+
+class _SmoothedLoss:
+    """Exponential moving average with Adam's bias correction (fastai's AvgSmoothLoss)."""
+
+    def __init__(self) -> None:
+        self._average = 0.0
+        self._steps = 0
+
+    def add(self, loss: float) -> float:
+        self._steps += 1
+        self._average = BETA * self._average + (1 - BETA) * loss
+        return self._average / (1 - BETA**self._steps)
+
+
+def _read_group(group: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """One parameter group's numbers, under the names of HyperParams."""
+    betas = group.get("betas")
+    momentum = betas[0] if betas else group.get("momentum")
+    known = {"lr", "momentum", "weight_decay", "betas", "params", "name"}
+    known |= {"foreach", "fused", "capturable", "differentiable"}  # how, not what, is computed
+    options = {
+        name: float(value)
+        for name, value in group.items()
+        if name not in known and isinstance(value, (bool, int, float))
+    }
+    for position, beta in enumerate(betas[1:] if betas else (), start=2):
+        options[f"beta{position}"] = float(beta)
+    weight_decay = group.get("weight_decay")
+    return {
+        "group": str(group.get("name", index)),
+        "lr": float(group["lr"]),
+        "momentum": None if momentum is None else float(momentum),
+        "weight_decay": None if weight_decay is None else float(weight_decay),
+        "options": options,
+    }

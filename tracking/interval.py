@@ -1,0 +1,92 @@
+"""When to record: every N steps, or as often as a share of the time allows; and thinning."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from tracking.errors import BadOption
+
+__all__ = ["Interval", "Thinning"]
+
+
+class Interval:
+    """Decides which steps are recorded.
+
+    ``every`` is N (steps 0, N, 2N, ...) or ``auto:SHARE``. The automatic interval starts at 1 and
+    follows the measured cost: recording one step costs r seconds, a step without recording takes
+    s, and every n-th step recorded spends r / (n s + r) of the time, so
+    n = ceil(r (1 - SHARE) / (s SHARE)).
+
+    Raises BadOption: ``every`` is neither.
+    """
+
+    def __init__(self, every: str | int) -> None:
+        text = str(every)
+        auto = re.fullmatch(r"auto:(\d*\.?\d+)", text)
+        self._share = float(auto[1]) if auto else 0.0
+        whole = int(text) if re.fullmatch(r"\d+", text) else 0
+        if not (whole or 0 < self._share < 1):
+            raise BadOption(
+                f"every={every}: allowed: a whole number from 1, or auto:SHARE with SHARE "
+                "between 0 and 1, such as auto:0.05"
+            )
+        self.steps = whole or 1
+        self._next = 0
+        self._recording = _Average()
+        self._bare = _Average()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the interval is a number that the user gave."""
+        return not self._share
+
+    def due(self, step: int) -> bool:
+        """Whether this step is to be recorded."""
+        return step >= self._next
+
+    def end_step(self, step: int, seconds: float, recording: float) -> None:
+        """Learn from a finished step: its whole duration, and the part that recording took."""
+        if not self.fixed:
+            self._bare.add(max(seconds - recording, 0.0))
+            if recording:
+                self._recording.add(recording)
+            self._adapt()
+        if self.due(step):
+            self._next = (step // self.steps + 1) * self.steps if self.fixed else step + self.steps
+
+    def _adapt(self) -> None:
+        if self._bare.value and self._recording.value:
+            ratio = self._recording.value / self._bare.value
+            self.steps = max(1, math.ceil(ratio * (1 - self._share) / self._share))
+
+
+class _Average:
+    """A running mean that forgets: follows a changing speed, is not thrown by the first step."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._weight = 0.0
+
+    def add(self, x: float) -> None:
+        self._weight = 0.9 * self._weight + 0.1
+        self.value += (x - self.value) * 0.1 / self._weight
+
+
+class Thinning:
+    """Chooses about ``points`` of the records for a chart; the artifacts keep them all.
+
+    Where the number of records is not known beforehand, the stride doubles each time it grows
+    twofold, so that n records leave about points (1 + log2(n / points) / 2).
+    """
+
+    def __init__(self, expected: int | None, points: int = 1000) -> None:
+        self._stride = math.ceil(expected / points) if expected else 0
+        self._points = points
+        self._seen = 0
+
+    def keep(self) -> bool:
+        """Whether the next record is to be shown."""
+        stride = self._stride or 1 << (self._seen // self._points).bit_length()
+        self._seen += 1
+        return (self._seen - 1) % max(stride, 1) == 0

@@ -1,0 +1,80 @@
+"""Which modules of a model are recorded, and under which names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch.nn.modules.activation as activation
+from torch import nn
+
+from tracking.errors import BadOption
+
+__all__ = ["check_layers", "layer_name", "matching_layers", "select_layers"]
+
+# Attention lives in the same module of torch but is a block with parameters, not a non-linearity.
+NON_LINEARITIES = tuple(
+    kind
+    for name in activation.__all__
+    if (kind := getattr(activation, name)) is not nn.MultiheadAttention
+)
+
+
+def layer_name(qualified: str) -> str:
+    """The name a module goes by in tables and metrics; the model itself has no qualified name."""
+    return qualified or "model"
+
+
+def select_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
+    """The modules to record, by name and in the model's own order.
+
+    ``layers``: ``activations`` (every non-linearity, and the last module that has parameters of
+    its own), ``params`` (every module that has parameters of its own), ``all`` (every module
+    without children), or a regular expression that is searched in the qualified names. A module
+    that is registered twice goes by its first name.
+
+    Raises BadOption: the expression is malformed or matches nothing, or the model has no modules
+    of the kind; the message names what is there.
+    """
+    chosen = matching_layers(model, layers)
+    if not chosen:
+        names = ", ".join(layer_name(name) for name, _ in model.named_modules())
+        raise BadOption(f"layers={layers}: matches no module of the model; it has: {names}")
+    return chosen
+
+
+def matching_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
+    """The modules that ``layers`` means now, as in ``select_layers``; there may be none."""
+    modules = dict(model.named_modules())
+    wanted = _wanted(layers)
+    chosen = {name for name, module in modules.items() if wanted(name, module)}
+    if layers == "activations":
+        chosen.update([name for name, module in modules.items() if _has_parameters(module)][-1:])
+    return {layer_name(name): module for name, module in modules.items() if name in chosen}
+
+
+def check_layers(layers: str) -> None:
+    """Raise BadOption where ``layers`` is neither a known word nor a regular expression."""
+    try:
+        re.compile(layers)
+    except re.error as error:
+        raise BadOption(
+            f"layers={layers}: not a regular expression ({error}); "
+            "allowed: activations, params, all, or an expression on layer names"
+        ) from None
+
+
+def _wanted(layers: str) -> Callable[[str, nn.Module], bool]:
+    check_layers(layers)
+    if layers == "activations":
+        return lambda name, module: isinstance(module, NON_LINEARITIES)
+    if layers == "params":
+        return lambda name, module: _has_parameters(module)
+    if layers == "all":
+        return lambda name, module: bool(name) and not any(module.children())
+    pattern = re.compile(layers)
+    return lambda name, module: bool(name) and bool(pattern.search(name))
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False))

@@ -1,0 +1,74 @@
+"""The values that travel from hooks to tables, rules and sinks. All of them are frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["HyperParams", "LayerStats", "Metric"]
+
+
+@dataclass(frozen=True, slots=True)
+class HyperParams:
+    """What one parameter group of the optimizer used in one step."""
+
+    step: int
+    """Optimizer steps done before this one."""
+    epoch: int | None
+    group: str
+    """The group's ``name``, or its index as text."""
+    lr: float
+    momentum: float | None
+    """SGD's momentum or Adam's beta1; None for optimizers without either."""
+    weight_decay: float | None
+    batch_size: int | None
+    """Samples whose gradients the step used."""
+    loss: float | None
+    """Mean training loss over those samples."""
+    loss_smooth: float | None
+    """Exponential moving average of the loss (0.98), bias-corrected."""
+    time: float
+    """Seconds since the Unix epoch."""
+    options: Mapping[str, float] = field(default_factory=dict)
+    """The group's other numbers: beta2, eps, nesterov, dampening, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStats:
+    """Statistics of one layer's output over one batch, or over all batches of one optimizer step.
+
+    ``mean``, ``std`` (n-1), ``min``, ``max`` and ``near_zero`` are over the finite elements and
+    None where there are none; ``dead_channels`` is None where the output has no dimension 1.
+    """
+
+    step: int
+    layer: str
+    mode: str
+    """``train`` or ``eval``."""
+    count: int
+    mean: float | None
+    std: float | None
+    min: float | None
+    max: float | None
+    near_zero: float | None
+    above: int
+    dead_channels: float | None
+    nonfinite: int
+    hist: npt.NDArray[np.int64]
+    """82 counts: underflow, 80 bins over [-10, 10), overflow."""
+    time: float
+    """Seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One point of one metric."""
+
+    key: str
+    value: float
+    step: int
+    time: float
+    """Seconds since the Unix epoch."""

@@ -1,0 +1,134 @@
+"""Record files on disk: parts while they are written, one Parquet file when they are done.
+
+A flush adds a part under ``parts/<name>/``; a part appears under its final name only when it is
+whole, so a killed process leaves nothing half-written to trip over. Compaction streams the parts
+into one file and then removes them; memory holds one row group at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracking.errors import BadTracking, RecordsDamaged
+
+__all__ = ["RecordFile", "read_batches", "read_records"]
+
+# Rows gathered into one row group of the compacted file.
+ROW_GROUP = 1 << 15
+
+
+class RecordFile:
+    """One table of records that grows by parts and ends as ``<directory>/<name>``.
+
+    Without ``directory`` the file lives in a temporary one, which goes when this object does.
+    The first part decides the schema beside ``schema``'s own columns: later columns are added.
+    Raises BadTracking: the directory cannot be made or written.
+    """
+
+    def __init__(self, name: str, schema: pa.Schema, directory: Path | str | None = None) -> None:
+        self._temporary = None
+        if directory is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="layerscope-")
+            directory = self._temporary.name
+        self.path = Path(directory) / name
+        self._schema = schema
+        self._parts = self.path.parent / "parts" / self.path.stem
+        self._count = 0
+        self._closed = False
+        try:
+            self._parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadTracking(f"{self._parts}: cannot be made ({error.strerror})") from None
+        for stale in [self.path, *self._parts.iterdir()]:
+            stale.unlink(missing_ok=True)
+
+    def append(self, table: pa.Table) -> None:
+        """Write a table as the next part."""
+        part = self._parts / f"{self._count:08}.parquet"
+        _write_whole(table, part)
+        self._count += 1
+
+    def source(self) -> Path:
+        """Where the rows are now: the one file, or the folder of parts."""
+        return self.path if self._closed else self._parts
+
+    def close(self) -> Path:
+        """Join the parts into ``path``; without any part the file is empty but has its schema."""
+        if not self._closed:
+            _compact(self._parts, self.path, self._schema)
+            shutil.rmtree(self._parts.parent if _only_child(self._parts) else self._parts)
+            self._closed = True
+        return self.path
+
+
+def read_records(source: Path) -> pa.Table:
+    """The whole table at ``source``, a Parquet file or a folder of parts.
+
+    Raises RecordsDamaged: a file is no readable Parquet; it is named.
+    """
+    batches = list(read_batches(source))
+    return pa.concat_tables(batches, promote_options="default")
+
+
+def read_batches(source: Path) -> Iterator[pa.Table]:
+    """The row groups at ``source`` one after another; at least one, which may be empty.
+
+    Raises RecordsDamaged: a file is no readable Parquet, or nothing is there.
+    """
+    files = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
+    if not files:
+        raise RecordsDamaged(f"{source}: holds no records")
+    for file in files:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                yield from _row_groups(parquet)
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise RecordsDamaged(f"{file}: cannot be read as Parquet ({reason})") from None
+
+
+def _row_groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:
+    if not parquet.num_row_groups:
+        yield parquet.schema_arrow.empty_table()
+    for index in range(parquet.num_row_groups):
+        yield parquet.read_row_group(index)
+
+
+def _compact(parts: Path, target: Path, schema: pa.Schema) -> None:
+    files = sorted(parts.glob("*.parquet"))
+    schemas = [pq.read_schema(file) for file in files]
+    whole = pa.unify_schemas([schema, *schemas]).with_metadata(schema.metadata)
+    half = target.with_suffix(".tmp")
+    with pq.ParquetWriter(half, whole, compression="zstd") as writer:
+        gathered: list[pa.Table] = []
+        for table in read_batches(parts) if files else []:
+            gathered.append(table)
+            if sum(map(len, gathered)) >= ROW_GROUP:
+                writer.write_table(_join(gathered, whole))
+                gathered = []
+        if gathered:
+            writer.write_table(_join(gathered, whole))
+    half.replace(target)
+
+
+def _join(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    empty = schema.empty_table()
+    joined = pa.concat_tables([empty, *tables], promote_options="default")
+    return joined.select(schema.names).cast(schema).combine_chunks()
+
+
+def _write_whole(table: pa.Table, path: Path) -> None:
+    half = path.with_suffix(".tmp")
+    pq.write_table(table, half, compression="zstd")
+    os.replace(half, path)
+
+
+def _only_child(folder: Path) -> bool:
+    return len(list(folder.parent.iterdir())) == 1

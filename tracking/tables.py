@@ -1,0 +1,150 @@
+"""The tables that records become: columns, metadata, and reading back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tracking.errors import RecordsDamaged
+from tracking.kernels import HIST_BINS, HIST_EDGES
+from tracking.records import HyperParams, LayerStats
+from tracking.store import read_records
+
+__all__ = [
+    "FORMAT",
+    "StatsSettings",
+    "check_format",
+    "read_stats",
+    "read_steps",
+    "stats_schema",
+    "stats_table",
+    "steps_schema",
+    "steps_table",
+]
+
+FORMAT = 1
+"""Version of the tables' layout; a reader refuses what is newer."""
+
+_KEY = b"layerscope"
+
+
+@dataclass(frozen=True)
+class StatsSettings:
+    """What the numbers of a statistics table depend on."""
+
+    near_zero_eps: float
+    above_threshold: float
+    layers: str
+    every: str
+
+
+def stats_schema(settings: StatsSettings) -> pa.Schema:
+    """Columns of activations/stats.parquet, with edges, thresholds and versions as metadata."""
+    meta = {"format": FORMAT, "hist_edges": HIST_EDGES.tolist(), **asdict(settings)}
+    return pa.schema(
+        [
+            ("step", pa.int64()),
+            ("layer", pa.dictionary(pa.int32(), pa.string())),
+            ("mode", pa.dictionary(pa.int32(), pa.string())),
+            ("count", pa.int64()),
+            ("mean", pa.float64()),
+            ("std", pa.float64()),
+            ("min", pa.float64()),
+            ("max", pa.float64()),
+            ("near_zero", pa.float64()),
+            ("above", pa.int64()),
+            ("dead_channels", pa.float64()),
+            ("nonfinite", pa.int64()),
+            ("hist", pa.list_(pa.int64(), HIST_BINS)),
+        ],
+        metadata={_KEY: json.dumps(meta).encode()},
+    )
+
+
+def stats_table(records: Sequence[LayerStats], settings: StatsSettings) -> pa.Table:
+    """Rows of activations/stats.parquet."""
+    schema = stats_schema(settings)
+    columns = {
+        name: pa.array([getattr(r, name) for r in records], type=schema.field(name).type)
+        for name in schema.names
+        if name != "hist"
+    }
+    flat = np.concatenate([r.hist for r in records]) if records else np.zeros(0, np.int64)
+    columns["hist"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), HIST_BINS)
+    return pa.table(columns, schema=schema)
+
+
+def read_stats(source: Path, empty: pa.Schema | None = None) -> pa.Table:
+    """A table of statistics, from stats.parquet or the folder of its parts.
+
+    ``empty``: the schema to answer with while there are no parts yet.
+    Raises RecordsDamaged: unreadable, no such table, or written by a newer version.
+    """
+    return _read(source, empty)
+
+
+def steps_schema() -> pa.Schema:
+    """Columns of hyperparameters/steps.parquet that every optimizer has."""
+    return pa.schema(
+        [
+            ("step", pa.int64()),
+            ("epoch", pa.int64()),
+            ("group", pa.dictionary(pa.int32(), pa.string())),
+            ("lr", pa.float64()),
+            ("momentum", pa.float64()),
+            ("weight_decay", pa.float64()),
+            ("batch_size", pa.int64()),
+            ("loss", pa.float64()),
+            ("loss_smooth", pa.float64()),
+            ("time", pa.float64()),
+        ],
+        metadata={_KEY: json.dumps({"format": FORMAT}).encode()},
+    )
+
+
+def steps_table(records: Sequence[HyperParams]) -> pa.Table:
+    """Rows of hyperparameters/steps.parquet; the optimizer's other numbers become columns."""
+    schema = steps_schema()
+    columns = {
+        field.name: pa.array([getattr(r, field.name) for r in records], type=field.type)
+        for field in schema
+    }
+    for name in sorted({name for r in records for name in r.options}):
+        columns[name] = pa.array([r.options.get(name) for r in records], type=pa.float64())
+        schema = schema.append(pa.field(name, pa.float64()))
+    return pa.table(columns, schema=schema)
+
+
+def read_steps(source: Path, empty: pa.Schema | None = None) -> pa.Table:
+    """A table of hyperparameters, from steps.parquet or its parts; otherwise like read_stats."""
+    return _read(source, empty)
+
+
+def _read(source: Path, empty: pa.Schema | None) -> pa.Table:
+    if empty is not None and source.is_dir() and not any(source.glob("*.parquet")):
+        return empty.empty_table()
+    table = read_records(source)
+    check_format(table.schema, source)
+    return table
+
+
+def check_format(schema: pa.Schema, source: Path) -> dict[str, object]:
+    """The settings in a table's metadata.
+
+    Raises RecordsDamaged: the table is not one of this project's, or is of a newer format.
+    """
+    raw = (schema.metadata or {}).get(_KEY)
+    if raw is None:
+        raise RecordsDamaged(f"{source}: was not written by Layerscope (no metadata)")
+    meta: dict[str, object] = json.loads(raw)
+    version = meta.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise RecordsDamaged(
+            f"{source}: has format {version}, this version reads up to {FORMAT}; update Layerscope"
+        )
+    return meta
