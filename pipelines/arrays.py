@@ -24,11 +24,11 @@ CHANNEL_COUNTS = (1, 3, 4)
 
 
 def read_factory(spec: str) -> RawData:
-    """The data set that the factory of ``package.module:factory``, called without arguments, returns.
+    """Call the factory that ``package.module:factory`` names, and check what it returns.
 
-    That is a tuple (images, labels) or (images, labels, test_images, test_labels), or an object with
-    attributes of these names and, if it likes, ``classes`` (the names). Images are uint8 arrays or
-    tensors (N, C, H, W) or (N, H, W); labels are whole numbers (N) from 0.
+    That is a tuple (images, labels) or (images, labels, test_images, test_labels), or an object
+    with attributes of these names and, if it likes, ``classes`` (the names). Images are uint8
+    arrays or tensors (N, C, H, W) or (N, H, W); labels are whole numbers (N) from 0.
 
     Raises BadDataset: the factory cannot be imported, raises, or returns something else.
     """
@@ -45,7 +45,7 @@ def read_factory(spec: str) -> RawData:
             f"dataset={spec}: images have shape {tuple(train.images.shape[1:])}, test_images "
             f"{tuple(test.images.shape[1:])}; expected the same"
         )
-    return RawData(spec, spec, _classes(returned, train), train, test)
+    return RawData(spec, spec, _classes(spec, returned, train), train, test)
 
 
 def _fields(spec: str, returned: Any) -> dict[str, Any]:
@@ -58,15 +58,23 @@ def _fields(spec: str, returned: Any) -> dict[str, Any]:
     given = {name: value for name, value in values.items() if value is not None}
     if tuple(given) not in (FIELDS[:2], FIELDS):
         having = f" with only {', '.join(given)}" if given else ""
-        raise BadDataset(f"dataset={spec}: returned a {type(returned).__name__}{having}; {EXPECTED}")
+        raise BadDataset(
+            f"dataset={spec}: returned a {type(returned).__name__}{having}; {EXPECTED}"
+        )
     return given
 
 
-def _classes(returned: Any, train: Split) -> tuple[str, ...]:
+def _classes(spec: str, returned: Any, train: Split) -> tuple[str, ...]:
     named = getattr(returned, "classes", None)
     if named is not None:
         return tuple(map(str, named))
-    return tuple(map(str, range(int(train.labels.max()) + 1)))
+    highest = int(train.labels.max())
+    if highest >= len(train):
+        raise BadDataset(
+            f"dataset={spec}: label {highest} is out of range: {len(train)} images cannot show "
+            f"so many classes; allowed: 0 to {len(train) - 1}, numbered without gaps"
+        )
+    return tuple(map(str, range(highest + 1)))
 
 
 def _split(spec: str, values: dict[str, Any], images_name: str, labels_name: str) -> Split:

@@ -25,7 +25,16 @@ from tracking.errors import did_you_mean
 
 __all__ = ["CYCLES", "DATASETS", "MODELS", "PCT_START", "LrRangeConfig", "RunConfig"]
 
-DATASETS = ("digits", "fashion-mnist", "mnist", "kmnist", "cifar10", "cifar100", "svhn", "synthetic")
+DATASETS = (
+    "digits",
+    "fashion-mnist",
+    "mnist",
+    "kmnist",
+    "cifar10",
+    "cifar100",
+    "svhn",
+    "synthetic",
+)
 MODELS = ("simple_cnn", "resnet_small")
 
 # Where a schedule's rise ends (flat_cos: where its fall begins), as a share of the run or cycle.

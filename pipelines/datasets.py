@@ -1,7 +1,7 @@
 """From a source of images to training, validation and test data, ready for the loaders.
 
-Test data never mixes with the rest: a set without a test part has one split off by a seed of its own,
-the same for every run. Validation data is split off what remains, by the run's seed.
+Test data never mixes with the rest: a set without a test part has one split off by a seed of its
+own, the same for every run. Validation data is split off what remains, by the run's seed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -73,15 +72,13 @@ def load_dataset(config: RunConfig, *, memory_limit: int = MEMORY_LIMIT) -> Imag
             f"images; allowed: 1 to {len(train)}"
         )
     mean, std = channel_statistics(train.images)
-    return ImageData(
-        raw.name, raw.source, raw.classes, train, valid, test, mean, std, _digest(raw)
-    )
+    return ImageData(raw.name, raw.source, raw.classes, train, valid, test, mean, std, _digest(raw))
 
 
 def seeded(seed: int, purpose: str) -> Generator:
     """A generator for one purpose, so that a run's seed gives every purpose its own stream."""
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
-    return Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    return Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -93,7 +90,8 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
     if not isinstance(images, Tensor):
         count = min(len(images), STATISTICS_SAMPLE)
         chosen = torch.linspace(0, len(images) - 1, count).long()
-        return _from_histograms(sum(_histograms(images[part]) for part in chosen.split(64)))
+        parts = [_histograms(images[part]) for part in torch.split(chosen, 64)]
+        return _from_histograms(torch.stack(parts).sum(dim=0))
     return _from_histograms(_histograms(images))
 
 
@@ -101,3 +99,74 @@ def _histograms(images: Tensor) -> Tensor:
     """How often each value occurs in each channel: int64 (C, 256)."""
     channels = images.transpose(0, 1).flatten(1)
     return torch.stack([torch.bincount(channel, minlength=256) for channel in channels])
+
+
+def _from_histograms(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    values = torch.arange(256, dtype=torch.float64) / 255
+    shares = counts / counts.sum(dim=1, keepdim=True, dtype=torch.float64)
+    mean = shares @ values
+    std = (shares * (values - mean[:, None]).square()).sum(dim=1).sqrt()
+    std = torch.where(std > 0, std, 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _check_labels(raw: RawData) -> None:
+    for part in filter(None, (raw.train, raw.test)):
+        wrong = part.labels[(part.labels < 0) | (part.labels >= len(raw.classes))]
+        if len(wrong):
+            raise BadDataset(
+                f"{raw.name}: label {int(wrong[0])} is out of range; allowed for the "
+                f"{len(raw.classes)} classes: 0 to {len(raw.classes) - 1}"
+            )
+    present = int(raw.train.labels.bincount().count_nonzero())
+    if present < 2:
+        raise BadDataset(
+            f"{raw.name}: its images show {present} of the classes; at least 2 are needed"
+        )
+
+
+def _splits(raw: RawData, config: RunConfig) -> tuple[Split, Split, Split]:
+    """Training, validation and test data. Indices are split, so that images are copied once."""
+    labels = raw.train.labels
+    rest, test = torch.arange(len(labels)), raw.test
+    if len(rest) < (3 if test is None else 2):
+        raise BadDataset(
+            f"{raw.name}: {len(rest)} images are too few to split; at least 3 are needed"
+        )
+    if test is None:
+        rest, held_out = _split_off(labels, rest, config.test_fraction, seeded(TEST_SEED, "test"))
+        test = raw.train.subset(held_out)
+    generator = seeded(config.seed, "validation")
+    rest, valid = _split_off(labels, rest, config.valid_fraction, generator)
+    if config.train_limit:
+        rest = rest[torch.randperm(len(rest), generator=generator)[: config.train_limit]]
+    return raw.train.subset(rest), raw.train.subset(valid), test
+
+
+def _split_off(
+    labels: Tensor, index: Tensor, fraction: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Split samples, given by index (n), in (rest, part) by class; neither is empty.
+
+    Systematic sampling: shuffled, sorted by class, and taken at even distances, so that each class
+    gives its share to within one sample, and the whole its share exactly.
+    """
+    size = len(index)
+    count = min(max(round(fraction * size), 1), size - 1)
+    shuffled = index[torch.randperm(size, generator=generator)]
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    chosen = torch.zeros(size, dtype=torch.bool)
+    chosen[(2 * torch.arange(count) + 1) * size // (2 * count)] = True
+    return by_class[~chosen].sort().values, by_class[chosen].sort().values
+
+
+def _digest(raw: RawData) -> str:
+    digest = hashlib.sha256()
+    for part in filter(None, (raw.train, raw.test)):
+        digest.update(repr(tuple(part.images.shape)).encode())
+        digest.update(part.labels.contiguous().numpy().data)
+        if isinstance(part.images, Tensor):
+            digest.update(part.images.contiguous().numpy().data)
+        else:
+            digest.update(part.images.reader.identity())
+    return digest.hexdigest()[:DIGEST_LENGTH]

@@ -1,11 +1,12 @@
 """Images in memory or read on demand, and the values that carry them.
 
-``Images`` is either a uint8 tensor (N, C, H, W) or a `LazyImages`; both have ``shape`` and ``len`` and
-are indexed with an int64 tensor, so that whoever takes a subset need not care which one it is.
+``Images`` is either a uint8 tensor (N, C, H, W) or a `LazyImages`; both have ``shape`` and ``len``
+and are indexed with an int64 tensor, so that whoever uses them need not care which one it is.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -127,7 +128,7 @@ class _ResizingReader:
         return resize(self.images[index], self.size)
 
     def identity(self) -> bytes:
-        return bytes(self.images.contiguous().numpy().data) + str(self.size).encode()
+        return hashlib.sha256(self.images.contiguous().numpy().data).digest()
 
 
 def fit(images: Tensor, size: int, memory_limit: int = MEMORY_LIMIT) -> Images:
@@ -139,5 +140,5 @@ def fit(images: Tensor, size: int, memory_limit: int = MEMORY_LIMIT) -> Images:
     if size == 0 or sides == [size, size]:
         return images
     if count * channels * size * size <= memory_limit:
-        return torch.cat([resize(part, size) for part in images.split(1024)])
+        return torch.cat([resize(part, size) for part in torch.split(images, 1024)])
     return LazyImages(_ResizingReader(images, size), torch.arange(count), (channels, size, size))

@@ -52,9 +52,7 @@ IDX_SETS = {
         ),
     ),
     "mnist": _IdxSet("MNIST", DIGITS),
-    "kmnist": _IdxSet(
-        "KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-    ),
+    "kmnist": _IdxSet("KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
 }
 
 
@@ -88,11 +86,19 @@ def read_idx_set(name: str, data_dir: Path) -> RawData:
     files = next(filter(None, map(_idx_files, folders)), None)
     if files is None:
         wanted = f"{', '.join(IDX_FILES)} (plain or .gz)"
-        _download(name, data_dir, data_dir / name, wanted, lambda: _torchvision(known)(data_dir, download=True))
+        _download(
+            name,
+            data_dir,
+            data_dir / name,
+            wanted,
+            lambda: _torchvision(known)(data_dir, download=True),
+        )
         files = _idx_files(raw)
     if files is None:
         raise BadDataset(f"dataset={name}: downloaded, but {raw} lacks some of its files")
-    return RawData(name, str(files[0].parent), known.classes, _idx_split(*files[:2]), _idx_split(*files[2:]))
+    return RawData(
+        name, str(files[0].parent), known.classes, _idx_split(*files[:2]), _idx_split(*files[2:])
+    )
 
 
 def _idx_files(folder: Path) -> tuple[Path, ...] | None:
@@ -133,7 +139,9 @@ def read_archive(name: str, data_dir: Path) -> RawData:
     except (RuntimeError, OSError):  # torchvision's word for files that are missing or damaged
         train, test = _download(name, data_dir, data_dir, known.wanted, lambda: load(download=True))
     classes = tuple(getattr(train, "classes", DIGITS))
-    return RawData(name, str(data_dir), classes, _archive_split(train, known), _archive_split(test, known))
+    return RawData(
+        name, str(data_dir), classes, _archive_split(train, known), _archive_split(test, known)
+    )
 
 
 def _part(known: _Archive, data_dir: Path, part: str, download: bool) -> Any:
@@ -150,7 +158,9 @@ def _archive_split(part: Any, known: _Archive) -> Split:
 
 
 def _torchvision(known: _IdxSet | _Archive) -> Callable[..., Any]:
-    from torchvision import datasets  # seconds to import, and needed for downloads and archives only
+    from torchvision import (
+        datasets,
+    )  # seconds to import, and needed for downloads and archives only
 
     return getattr(datasets, known.torchvision_name)  # type: ignore[no-any-return]
 
@@ -159,8 +169,7 @@ def _download(
     name: str, data_dir: Path, folder: Path, wanted: str, fetch: Callable[[], Any]
 ) -> Any:
     """What `fetch` returns, or a BadDataset that says which files to put into which folder."""
-    by_hand = f"put {wanted} into {folder}"
-    _require_writable(name, data_dir, by_hand)
+    _require_writable(name, data_dir)
     log.info("downloading %s into %s", name, data_dir)
     try:
         with _quiet():
@@ -168,18 +177,18 @@ def _download(
     except Exception as error:  # network, archive and checksum errors share no base class
         raise BadDataset(
             f"dataset={name}: no complete copy found, and the download failed "
-            f"({one_line(error)}); {by_hand}"
+            f"({one_line(error)}); put {wanted} into {folder}"
         ) from error
 
 
-def _require_writable(name: str, data_dir: Path, by_hand: str) -> None:
+def _require_writable(name: str, data_dir: Path) -> None:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=data_dir).close()
     except OSError as error:
         raise BadDataset(
             f"dataset={name}: must be downloaded, but data_dir={data_dir} cannot be written "
-            f"({one_line(error)}); give another data_dir, or {by_hand}"
+            f"({one_line(error)}); give a data_dir that can be written"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Where the images come from: one function for every kind of data set, and the choice among them."""
+"""Where images come from: one function for each kind of data set, and the choice among them."""
 
 from __future__ import annotations
 

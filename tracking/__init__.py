@@ -1,0 +1,29 @@
+"""Tracking: what happens inside a network while it trains, as exact records.
+
+``Recorder`` and ``ActivationStats`` work in any training loop; they are loaded on first use, since
+torch takes seconds to import.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tracking.activations import ActivationStats
+    from tracking.hyperparameters import Recorder
+
+__all__ = ["ActivationStats", "Recorder", "__version__"]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ActivationStats": "tracking.activations",
+    "Recorder": "tracking.hyperparameters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -37,9 +37,9 @@ __all__ = [
     "MEAN",
     "MIN",
     "NEAR",
+    "SQUARES",
     "NumbaKernel",
     "Reduction",
-    "SQUARES",
     "TorchKernel",
     "kernel_for",
 ]
@@ -83,7 +83,8 @@ class TorchKernel:
         if x.ndim == 0:
             x = x.reshape(1)
         rows = max(1, CHUNK // max(1, x[0].numel()))
-        for part in x.split(rows):
+        for start in range(0, len(x), rows):
+            part = x[start : start + rows]
             self._add(part, ints, floats)
             if alive is not None:
                 others = [dim for dim in range(part.ndim) if dim != 1]
@@ -163,7 +164,7 @@ def _as_block(x: Tensor) -> Tensor:
     return x.contiguous().view(x.shape[0], x.shape[1], -1)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)
 def _reduce_block(  # pragma: no cover - compiled
     block: Any, ints: Any, floats: Any, alive: Any, near_zero_eps: float, above_threshold: float
 ) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import torch.nn.modules.activation as activation
 from torch import nn
+from torch.nn.modules import activation
 
 from tracking.errors import BadOption
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -9,9 +10,13 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import mlflow
+import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.schema import TensorDatasetSchema
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.types import Schema, TensorSpec
 
 from tracking.errors import BadTracking
 
@@ -33,7 +38,9 @@ class MlflowRun:
         self.run_id = run_id
         # `mlflow run` logs an entry point's parameters itself, as the text that was given: 1e-2
         # there and 0.01 here would be a change of value, which MLflow refuses.
-        self._known_params = set(client.get_run(run_id).data.params)
+        run = client.get_run(run_id)
+        self._known_params = set(run.data.params)
+        self.experiment_id = str(run.info.experiment_id)
 
     @classmethod
     def open(cls, experiment: str, name: str = "") -> MlflowRun:
@@ -60,10 +67,6 @@ class MlflowRun:
     @property
     def tracking_uri(self) -> str:
         return str(self.client.tracking_uri)
-
-    @property
-    def name(self) -> str:
-        return str(self.client.get_run(self.run_id).info.run_name)
 
     def deliver(self, entries: Sequence[Mapping[str, Any]]) -> list[str]:
         """Send entries of a spool; returns a line for each batch that MLflow refuses for good.
@@ -92,6 +95,8 @@ class MlflowRun:
         tags = {k: v for entry in entries for k, v in entry.get("tags", {}).items()}
         for some in _chunks((RunTag(k, v) for k, v in tags.items()), OTHERS_PER_BATCH):
             yield partial(log_batch, tags=some)
+        for dataset in (entry["dataset"] for entry in entries if "dataset" in entry):
+            yield partial(self.client.log_inputs, self.run_id, [_dataset_input(dataset)])
         for path, folder in (entry["artifact"] for entry in entries if "artifact" in entry):
             yield partial(self.client.log_artifact, self.run_id, path, folder or None)
         for status in (entry["finish"] for entry in entries if "finish" in entry):
@@ -117,6 +122,24 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
 
 def _metric(key: str, value: float, step: int, time: float) -> Metric:
     return Metric(key, value, int(time * 1000), step)
+
+
+def _dataset_input(info: Mapping[str, Any]) -> DatasetInput:
+    """MLflow's description of a data set: identity, source, shapes and sizes, but not the data."""
+    source = CodeDatasetSource({"source": info["source"]})
+    schema = TensorDatasetSchema(
+        features=Schema([TensorSpec(np.dtype("uint8"), (-1, *info["image_shape"]))]),
+        targets=Schema([TensorSpec(np.dtype("int64"), (-1,))]),
+    )
+    dataset = Dataset(
+        name=info["name"],
+        digest=info["digest"],
+        source_type="code",
+        source=source.to_json(),
+        schema=json.dumps({"mlflow_tensorspec": schema.to_dict()}),
+        profile=json.dumps({"images": info["sizes"], "classes": list(info["classes"])}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

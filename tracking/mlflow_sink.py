@@ -13,11 +13,12 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tracking.errors import RecordsWaiting
 from tracking.mlflow_run import MlflowRun
-from tracking.records import Metric
+from tracking.records import DatasetInfo, Metric
 from tracking.spool import Spool
 
 __all__ = ["MlflowSink"]
@@ -56,6 +57,9 @@ class MlflowSink:
 
     def tags(self, tags: Mapping[str, str]) -> None:
         self._spool.append({"tags": dict(tags)})
+
+    def dataset(self, dataset: DatasetInfo) -> None:
+        self._spool.append({"dataset": asdict(dataset)})
 
     def artifact(self, path: Path, folder: str = "") -> None:
         self._spool.append({"artifact": [str(path.resolve()), folder]})

@@ -145,7 +145,9 @@ def _color_dim(figure: Figure, ax: Axes, rows: pa.Table, layer: str) -> None:
     for bin_, edge, text in ((0, -10.0, "below"), (counts.shape[1] - 1, 10.0, "above")):
         if low <= bin_ < high:
             ax.axhline(edge, color="white", linewidth=0.6)
-            ax.annotate(f"{text} {edge:g}", (steps[0], edge), color="white", fontsize=7, va="center")
+            ax.annotate(
+                f"{text} {edge:g}", (steps[0], edge), color="white", fontsize=7, va="center"
+            )
     figure.colorbar(mesh, ax=ax, label="log(1 + count)")
 
 

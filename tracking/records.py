@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HyperParams", "LayerStats", "Metric"]
+__all__ = ["DatasetInfo", "HyperParams", "LayerStats", "Metric"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +72,18 @@ class Metric:
     step: int
     time: float
     """Seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What identifies the data a run was trained on."""
+
+    name: str
+    digest: str
+    source: str
+    """A path, or a description where there is none."""
+    image_shape: tuple[int, int, int]
+    """(channels, height, width)"""
+    classes: tuple[str, ...]
+    sizes: Mapping[str, int]
+    """Images in each split: train, valid, test."""

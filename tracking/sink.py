@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tracking.records import Metric
+from tracking.records import DatasetInfo, Metric
 
 __all__ = ["FanOutSink", "MemorySink", "NullSink", "Sink"]
 
@@ -26,6 +26,9 @@ class Sink(Protocol):
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Take tags of the run; a later value replaces an earlier one."""
+
+    def dataset(self, dataset: DatasetInfo) -> None:
+        """Take the description of the data the run trains on."""
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Take a file, which must stay where it is until ``close``, for a folder of the run."""
@@ -46,6 +49,9 @@ class NullSink:
     def tags(self, tags: Mapping[str, str]) -> None:
         pass
 
+    def dataset(self, dataset: DatasetInfo) -> None:
+        pass
+
     def artifact(self, path: Path, folder: str = "") -> None:
         pass
 
@@ -60,6 +66,7 @@ class MemorySink:
         self.logged_metrics: list[Metric] = []
         self.logged_params: dict[str, str] = {}
         self.logged_tags: dict[str, str] = {}
+        self.logged_datasets: list[DatasetInfo] = []
         self.logged_artifacts: dict[str, Path] = {}
         self.closed = False
 
@@ -71,6 +78,9 @@ class MemorySink:
 
     def tags(self, tags: Mapping[str, str]) -> None:
         self.logged_tags.update(tags)
+
+    def dataset(self, dataset: DatasetInfo) -> None:
+        self.logged_datasets.append(dataset)
 
     def artifact(self, path: Path, folder: str = "") -> None:
         self.logged_artifacts[f"{folder}/{path.name}".lstrip("/")] = path
@@ -96,6 +106,10 @@ class FanOutSink:
     def tags(self, tags: Mapping[str, str]) -> None:
         for sink in self.sinks:
             sink.tags(tags)
+
+    def dataset(self, dataset: DatasetInfo) -> None:
+        for sink in self.sinks:
+            sink.dataset(dataset)
 
     def artifact(self, path: Path, folder: str = "") -> None:
         for sink in self.sinks:

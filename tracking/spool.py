@@ -61,7 +61,7 @@ class Spool:
         """Everything before ``offset`` has been delivered."""
         half = self._acknowledged.with_suffix(".tmp")
         half.write_text(str(offset), encoding="utf-8")
-        os.replace(half, self._acknowledged)
+        half.replace(self._acknowledged)
 
     @property
     def waiting(self) -> bool:

@@ -7,7 +7,6 @@ into one file and then removes them; memory holds one row group at a time.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -127,7 +126,7 @@ def _join(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
 def _write_whole(table: pa.Table, path: Path) -> None:
     half = path.with_suffix(".tmp")
     pq.write_table(table, half, compression="zstd")
-    os.replace(half, path)
+    half.replace(path)
 
 
 def _only_child(folder: Path) -> bool:

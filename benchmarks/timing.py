@@ -1,0 +1,69 @@
+"""Paired timings: variants take turns in one process, so that a noisy machine is noisy for all."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+__all__ = ["interleaved", "ratios_table", "write_report"]
+
+
+def interleaved(
+    variants: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds by variant and round. Each variant returns its own duration; the order alternates."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for index in range(warm_up + rounds):
+        names = list(variants) if index % 2 else list(reversed(variants))
+        for name in names:
+            duration = variants[name]()
+            if index >= warm_up:
+                seconds[name].append(duration)
+                print(f"round {index - warm_up + 1}/{rounds}  {name}: {duration:.2f} s", flush=True)
+    return seconds
+
+
+def ratios_table(
+    seconds: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]]
+) -> list[str]:
+    """Markdown rows: each pair's ratios, formed round by round, as n, median and range."""
+    rows = ["| ratio | n | median | range |", "|---|---|---|---|"]
+    for over, under in pairs:
+        ratios = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
+        spread = f"{min(ratios):.3f} - {max(ratios):.3f}"
+        median = statistics.median(ratios)
+        rows.append(f"| {over} / {under} | {len(ratios)} | {median:.3f} | {spread} |")
+    rows += ["", "| variant | n | median seconds | range |", "|---|---|---|---|"]
+    for name, values in seconds.items():
+        spread = f"{min(values):.2f} - {max(values):.2f}"
+        rows.append(f"| {name} | {len(values)} | {statistics.median(values):.2f} | {spread} |")
+    return rows
+
+
+def write_report(path: Path, title: str, command: str, rows: Sequence[str]) -> None:
+    """A Markdown file with the figures, the command, the machine and the date; printed too."""
+    machine = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    lines = [
+        f"# {title}",
+        "",
+        f"`{command}` on {datetime.date.today().isoformat()}; {machine}.",
+        "",
+        *rows,
+        "",
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")

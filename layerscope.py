@@ -1,0 +1,79 @@
+"""The `layerscope` command: a group that loads a command only when it is called."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from tracking import __version__
+from tracking.errors import LayerscopeError
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "train": ("pipelines.cli:train", "Train a network and record what happens inside it."),
+    "lr-find": ("pipelines.cli:lr_find", "Find a good peak learning rate."),
+    "replay": ("tracking.cli:replay", "Send records that are still waiting to MLflow."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and one line of help; imports one when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # `mlflow run -P lr_max=0.1` arrives as --lr_max 0.1.
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
+)
+@click.version_option(__version__, prog_name="layerscope")
+def cli() -> None:
+    """Layerscope shows what happens inside a convolutional network while it trains."""
+
+
+def main() -> None:
+    """Run the command; the exit code says how it ended (see the README)."""
+    logging.basicConfig(format="%(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except LayerscopeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """SIGTERM ends the run as Ctrl-C does: hooks, files and the MLflow run are closed."""
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

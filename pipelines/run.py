@@ -1,0 +1,187 @@
+"""From a RunConfig to a trained model: prepare (everything that can be refused), then train."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipelines.callbacks import Callback, EarlyStopping, LossGuard
+from pipelines.config import RunConfig
+from pipelines.datasets import ImageData, load_dataset
+from pipelines.loaders import Loaders, make_loaders
+from pipelines.models import build_model
+from pipelines.optimizers import make_optimizer
+from pipelines.recording import EpochMetrics, Recording
+from pipelines.schedules import make_schedule
+from pipelines.step import StepOptions
+from pipelines.summary import ModelSummary, summarize
+from pipelines.trainer import EpochResult, Evaluation, Fit, Trainer, evaluate
+from tracking.activations import ActivationStats
+from tracking.errors import BadOption
+from tracking.hyperparameters import Recorder
+from tracking.layers import select_layers
+from tracking.records import DatasetInfo, Metric
+from tracking.sink import NullSink, Sink
+
+__all__ = ["FitResult", "Setup", "prepare", "train"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a run needs, checked and built; nothing has been trained."""
+
+    config: RunConfig
+    device: torch.device
+    data: ImageData
+    loaders: Loaders
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    summary: ModelSummary
+
+    @property
+    def step_options(self) -> StepOptions:
+        """How the configuration wants a step to be computed."""
+        config = self.config
+        return StepOptions(
+            config.precision, config.accumulate, config.clip_norm, config.label_smoothing
+        )
+
+    def trainer(self, callbacks: Iterable[Callback]) -> Trainer:
+        """A trainer for these parts."""
+        model = torch.compile(self.model) if self.config.compile else self.model
+        return Trainer(
+            model,
+            self.optimizer,
+            self.loaders,
+            self.device,
+            self.step_options,
+            callbacks,
+        )
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run came to. Recorder and statistics stay readable."""
+
+    model: nn.Module
+    data: ImageData
+    history: Sequence[EpochResult]
+    valid: Evaluation
+    """Of the last epoch."""
+    test: Evaluation | None
+    """None where the run was not to look at test data."""
+    stopped: str
+    """Why the run ended early, or empty."""
+    recorder: Recorder | None
+    activation_stats: ActivationStats | None
+
+
+def prepare(config: RunConfig) -> Setup:
+    """Load the data and build model and optimizer; seeds torch's global generator.
+
+    Raises BadInput: an option, the data or the model cannot be used. Nothing has been started then.
+    """
+    config = config.resolved()
+    device = resolve_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    data = load_dataset(config)
+    torch.manual_seed(config.seed)
+    model = build_model(config, data.image_shape, data.num_classes).to(device)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.record:
+        select_layers(model, config.layers)
+    loaders = make_loaders(data, config, device)
+    summary = summarize(model, torch.zeros(1, *data.image_shape, device=device))
+    return Setup(config, device, data, loaders, model, make_optimizer(model, config), summary)
+
+
+def train(
+    setup: Setup,
+    directory: Path,
+    callbacks: Iterable[Callback] = (),
+    sink: Sink | None = None,
+    *,
+    test: bool = True,
+) -> FitResult:
+    """Train, record below ``directory``, and hand parameters, metrics and artifacts to ``sink``.
+
+    ``directory`` must stay until the sink is closed. Test data is read once, at the end, and only
+    where ``test`` is set. Raises TrainingFailed and whatever callbacks raise; all that was recorded
+    until then is in the sink.
+    """
+    config = setup.config
+    sink = sink or NullSink()
+    _describe(setup, directory, sink)
+    recording = Recording(config, setup.model, directory, sink) if config.record else None
+    own: list[Callback] = [LossGuard(), EpochMetrics(sink)]
+    if recording is not None:
+        own.append(recording)
+    if config.patience:
+        own.append(EarlyStopping(config.patience))
+    trainer = setup.trainer([*own, *callbacks])
+    fit = trainer.fit(config.epochs, lambda steps: make_schedule(config, steps))
+    result = _test(setup, fit, sink) if test else None
+    return FitResult(
+        model=setup.model,
+        data=setup.data,
+        history=tuple(fit.history),
+        valid=fit.history[-1].valid,
+        test=result,
+        stopped=fit.stopped,
+        recorder=recording.recorder if recording else None,
+        activation_stats=recording.activation_stats if recording else None,
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``name`` means on this machine.
+
+    Raises BadOption: no such device here.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadOption(
+            f"device={name}: not usable here ({str(error).splitlines()[0]}); "
+            "allowed: auto, cpu, cuda, cuda:1, mps"
+        ) from None
+    return device
+
+
+def _describe(setup: Setup, directory: Path, sink: Sink) -> None:
+    """What is known before the first step: parameters, data set, config.yaml, model summary."""
+    data = setup.data
+    sizes = {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)}
+    sink.params(setup.config.flat())
+    sink.dataset(
+        DatasetInfo(data.name, data.digest, data.source, data.image_shape, data.classes, sizes)
+    )
+    texts = {
+        "config.yaml": setup.config.to_yaml(),
+        "model_summary.txt": setup.summary.to_text(),
+        "model_summary.json": json.dumps(setup.summary.to_dict(), indent=1),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8")
+        sink.artifact(directory / name)
+
+
+def _test(setup: Setup, fit: Fit, sink: Sink) -> Evaluation:
+    result = evaluate(fit.model, setup.loaders.test, setup.device, setup.config.precision)
+    now = time.time()
+    values = {"test/loss": result.loss, "test/accuracy": result.accuracy}
+    sink.metrics([Metric(key, value, fit.step, now) for key, value in values.items()])
+    return result

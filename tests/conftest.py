@@ -1,0 +1,26 @@
+"""What holds for every test: no display, no telemetry, no stopwatch, no store but its own."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+__all__: list[str] = []
+
+# A tracking server that the developer works with must never see a test's runs.
+for name in (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+):
+    os.environ.pop(name, None)
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MPLBACKEND"] = "Agg"
+
+# On a busy machine an example may take long; that is no fault of the code under test.
+settings.register_profile(
+    "layerscope", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("layerscope")

@@ -1,0 +1,253 @@
+"""The project's own promises: one lock, true MLproject parameters, imports that run one way."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.projects._project_spec import Project, load_project
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel
+
+from pipelines.config import LrRangeConfig, RunConfig
+from scripts.lock import ROOT, closure, read_lock, read_ranges
+
+__all__: list[str] = []
+
+LAYERS = ("layerscope", "search", "pipelines", "tracking")
+MODULES = sorted(
+    path
+    for layer in LAYERS
+    for path in (ROOT / f"{layer}.py", *(ROOT / layer).rglob("*.py"))
+    if path.is_file()
+)
+HEAVY = {
+    *("matplotlib", "mlflow", "numba", "optuna", "pandas", "plotly"),
+    *("pyarrow", "sklearn", "torch", "torchvision"),
+}
+ENTRY_POINTS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
+    "main": ("train", (RunConfig,)),
+    "lr_find": ("lr-find", (RunConfig, LrRangeConfig)),
+}
+needs_own_environment = pytest.mark.skipif(
+    Path(sys.prefix).resolve() != ROOT / ".venv",
+    reason="not in the project's own environment (make test)",
+)
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# -- one lock --
+
+
+def pins() -> list[Requirement]:
+    return [Requirement(line) for part in read_lock() for line in part]
+
+
+def test_lock_satisfies_the_ranges() -> None:
+    locked = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in pins()}
+    for line in (range_ for part in read_ranges() for range_ in part):
+        wanted = Requirement(line)
+        version = locked.get(canonicalize_name(wanted.name))
+        assert version, f"{wanted.name} is not locked: make lock"
+        assert wanted.specifier.contains(version), f"{line}, locked {version}: make lock"
+
+
+def test_lock_is_exact_and_sorted() -> None:
+    for part in read_lock():
+        names = [line.split("==")[0] for line in part]
+        assert names == sorted(names)
+        assert names == [canonicalize_name(name) for name in names]
+    assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) for pin in pins())
+    assert len({pin.name for pin in pins()}) == len(pins())
+
+
+def test_conda_environment_is_the_runtime_part_of_the_lock() -> None:
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
+    python, pip, packages = conda["dependencies"]
+    assert (python, pip) == ("python=3.11", "pip")
+    assert packages == {"pip": read_lock()[0]}
+
+
+@needs_own_environment
+def test_installed_environment_equals_the_lock() -> None:
+    installed = {
+        canonicalize_name(item.name): item.version for item in importlib.metadata.distributions()
+    }
+    del installed["pip"]
+    here = [pin for pin in pins() if pin.marker is None or pin.marker.evaluate()]
+    assert installed == {pin.name: str(pin.specifier)[2:] for pin in here}
+
+
+@needs_own_environment
+def test_runtime_part_is_what_the_runtime_ranges_need() -> None:
+    requires = {
+        canonicalize_name(item.name): list(item.requires or [])
+        for item in importlib.metadata.distributions()
+    }
+    here = {
+        pin.name
+        for pin in map(Requirement, read_lock()[0])
+        if pin.marker is None or pin.marker.evaluate()
+    }
+    assert closure(read_ranges()[0], requires, default_environment()) == here
+
+
+def test_closure_follows_extras_and_markers() -> None:
+    requires = {
+        "a": ['b[fast]>=1; platform_system == "Linux"', 'c; extra == "unused"'],
+        "b": ['d; extra == "fast"', "a"],
+    }
+    assert closure(["A"], requires, {"platform_system": "Linux"}) == {"a", "b", "d"}
+    assert closure(["A"], requires, {"platform_system": "Darwin"}) == {"a"}
+
+
+def test_pre_commit_brings_no_second_version_of_a_tool() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    assert {repo["repo"] for repo in config["repos"]} == {"local"}
+    assert all(hook["language"] == "system" for hook in hooks)
+    assert all(hook["entry"].startswith(".venv/bin/") for hook in hooks)
+
+
+# -- MLproject --
+
+
+@cache
+def project() -> Project:
+    return load_project(str(ROOT))
+
+
+def declared() -> list[tuple[str, str]]:
+    content = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+    entries = content["entry_points"].items()
+    return [(entry, name) for entry, body in entries for name in body["parameters"]]
+
+
+def test_mlproject_is_built_from_conda_yaml() -> None:
+    assert project().name == "layerscope"
+    assert project().env_config_path == str(ROOT / "conda.yaml")
+    assert {entry for entry, _ in declared()} == set(ENTRY_POINTS)
+
+
+@pytest.mark.parametrize(("entry", "name"), declared())
+def test_parameter_reaches_the_command(entry: str, name: str) -> None:
+    value = f"a '{name}' with $HOME"
+    command = shlex.split(project().get_entry_point(entry).compute_command({name: value}, None))
+    assert command[:3] == ["python", "layerscope.py", ENTRY_POINTS[entry][0]]
+    assert command[command.index(f"--{name.replace('_', '-')}") + 1] == value
+
+
+@pytest.mark.parametrize(("entry", "name"), declared())
+def test_parameter_has_type_and_default_of_the_option(entry: str, name: str) -> None:
+    parameter = project().get_entry_point(entry).parameters[name]
+    kind = next(kind for kind in ENTRY_POINTS[entry][1] if name in kind.model_fields)
+    option = kind.model_fields[name]
+    assert parameter.type == ("float" if option.annotation in (int, float) else "string")
+    # MLflow logs the declared default as it stands, and a run's parameter cannot change: 1e-07 is
+    # not 1e-7.
+    assert str(parameter.default) == str(option.default)
+
+
+@pytest.mark.parametrize("entry", ENTRY_POINTS)
+def test_other_options_pass_through(entry: str) -> None:
+    command = project().get_entry_point(entry).compute_command({"momentum_min": "0.8"}, None)
+    assert shlex.split(command)[-2:] == ["--momentum_min", "0.8"]
+
+
+# -- the house --
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of everything that a module imports, at whatever depth."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = relative(path) if node.level else str(node.module)
+            names.add(re.split(r"[./]", module)[0])
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_imports_run_one_way(path: Path) -> None:
+    place = relative(path)
+    found = imports(path)
+    own = LAYERS.index(place.split("/")[0].removesuffix(".py"))
+    assert not found & set(LAYERS[:own])
+    assert "mlflow" not in found or re.fullmatch(r"tracking/mlflow_\w+\.py", place)
+    assert "optuna" not in found or place.startswith("search/")
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    distributions = importlib.metadata.packages_distributions()
+    allowed = {canonicalize_name(Requirement(line).name) for line in read_ranges()[0]}
+    imported = set[str]().union(*map(imports, MODULES)) - set(LAYERS) - sys.stdlib_module_names
+    for name in imported:
+        brought_by = {canonicalize_name(it) for it in distributions.get(name, [])}
+        assert brought_by & allowed, f"{name} is missing in pyproject.toml"
+
+
+@pytest.mark.parametrize("command", ["", "train", "lr-find"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "layerscope.py", *command.split(), "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-500:]
+    loaded = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert "click" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_module_says_what_it_is_for_and_what_it_offers(path: Path) -> None:
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    if path.name == "__init__.py" and not module.body:
+        return
+    assert ast.get_docstring(module)
+    targets = [
+        target
+        for node in module.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    assert "__all__" in [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def test_tree_names_no_machine_and_no_registry() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so the project's own files are not known")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    private = re.compile(
+        rb"(?<![\w.])/(work|tmp/w|opt/wheels|opt/pypi)\b|\.py[e]nv|\bpypi\.org|pythonhosted\.org"
+        rb"|download\.pytorch\.org|anaconda\.(com|org)|(deb|security)\.debian\.org|ghcr\.io"
+    )
+    found = [
+        f"{name}: {match[0].decode()}"
+        for name in filter(None, files.split("\0"))
+        if (ROOT / name).is_file() and (match := private.search((ROOT / name).read_bytes()))
+    ]
+    assert found == []
+
+
+def test_ci_can_be_run() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)

@@ -1,0 +1,57 @@
+"""A trained model in MLflow, exported: loading it needs torch, but no code of this project."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import mlflow.pytorch
+import numpy as np
+import numpy.typing as npt
+import torch
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from torch import nn
+
+from tracking.mlflow_run import MlflowRun
+
+__all__ = ["log_model"]
+
+
+def log_model(
+    run: MlflowRun | None,
+    model: nn.Module,
+    example: npt.NDArray[np.float32],
+    folder: Path | None = None,
+) -> None:
+    """Log ``model`` to a run as its model ``model``, or save it in ``folder`` without a run.
+
+    ``example`` is a batch of at least two inputs (float32, batch first); the number of inputs in a
+    batch is free when the model is served. The model must be on the CPU and in evaluation mode.
+    Raises what MLflow raises: the store is away, or the model cannot be exported.
+    """
+    with torch.no_grad():
+        output = model(torch.from_numpy(example)).numpy()
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
+        outputs=Schema([TensorSpec(output.dtype, (-1, *output.shape[1:]))]),
+    )
+    settings = {
+        "pytorch_model": model,
+        "signature": signature,
+        "input_example": example,
+        "serialization_format": "pt2",
+        # Given, so that MLflow does not start a process to find out.
+        "pip_requirements": [f"{p.__name__}=={_version(p.__version__)}" for p in (mlflow, torch)],
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's and torch's own making
+        if run is not None:
+            Model.log(None, mlflow.pytorch, run_id=run.run_id, name="model", **settings)
+        else:
+            mlflow.pytorch.save_model(path=str(folder), **settings)
+
+
+def _version(version: str) -> str:
+    """Without the local part: 2.14.1+cpu is not to be had from a package index."""
+    return version.partition("+")[0]
