@@ -134,7 +134,9 @@ def _splits(raw: RawData, config: RunConfig) -> tuple[Split, Split, Split]:
             f"{raw.name}: {len(rest)} images are too few to split; at least 3 are needed"
         )
     if test is None:
-        rest, held_out = _split_off(labels, rest, config.test_fraction, seeded(TEST_SEED, "test"))
+        generator = seeded(TEST_SEED, "test")
+        # Two are left at least, one each for training and validation.
+        rest, held_out = _split_off(labels, rest, config.test_fraction, generator, leave=2)
         test = raw.train.subset(held_out)
     generator = seeded(config.seed, "validation")
     rest, valid = _split_off(labels, rest, config.valid_fraction, generator)
@@ -144,15 +146,15 @@ def _splits(raw: RawData, config: RunConfig) -> tuple[Split, Split, Split]:
 
 
 def _split_off(
-    labels: Tensor, index: Tensor, fraction: float, generator: Generator
+    labels: Tensor, index: Tensor, fraction: float, generator: Generator, leave: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Split samples, given by index (n), in (rest, part) by class; neither is empty.
+    """Split samples, given by index (n), in (rest, part) by class; the part is not empty.
 
     Systematic sampling: shuffled, sorted by class, and taken at even distances, so that each class
     gives its share to within one sample, and the whole its share exactly.
     """
     size = len(index)
-    count = min(max(round(fraction * size), 1), size - 1)
+    count = min(max(round(fraction * size), 1), size - leave)
     shuffled = index[torch.randperm(size, generator=generator)]
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
     chosen = torch.zeros(size, dtype=torch.bool)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from pipelines.reasons import one_line
 from tracking.errors import BadDataset
 
 __all__ = ["read_folder"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
 PART_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -34,8 +38,7 @@ def read_folder(path: Path, image_size: int, memory_limit: int = MEMORY_LIMIT) -
     cannot be read, or images of different sizes while `image_size` is 0.
     """
     files, labels, classes = _list(path)
-    with ThreadPoolExecutor() as pool:  # decoding happens outside Python's lock
-        headers = list(pool.map(_header, files))
+    headers = _in_threads(_header, files)
     channels = 1 if all(mode in GREY_MODES for mode, _ in headers) else 3
     width, height = (image_size, image_size) if image_size else _common_size(files, headers)
     reader = _FolderReader(path, files, channels, image_size)
@@ -59,7 +62,7 @@ class _FolderReader:
     size: int
 
     def __call__(self, index: Tensor) -> Tensor:
-        return torch.stack([self.read(number) for number in index.tolist()])
+        return torch.stack(_in_threads(self.read, index.tolist()))
 
     def read(self, number: int) -> Tensor:
         """One image: uint8 (C, H, W)."""
@@ -181,6 +184,11 @@ def _read_all(reader: _FolderReader, shape: tuple[int, int, int, int]) -> Tensor
     def fill(number: int) -> None:
         images[number] = reader.read(number)
 
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(fill, range(shape[0])))
+    _in_threads(fill, range(shape[0]))
     return images
+
+
+def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """The results in order. Threads help, because PIL decodes outside Python's lock."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(function, items))

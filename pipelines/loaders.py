@@ -72,9 +72,8 @@ class Loader(ABC):
         # (x / 255 - mean) / std as one multiplication and one addition
         deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
         average = torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1)
-        self._scale = (1 / (255 * deviation)).to(device, torch.float32)
-        self._shift = (-average / deviation).to(device, torch.float32)
-
+        self._scale = (1 / (255 * deviation)).float().to(device)
+        self._shift = (-average / deviation).float().to(device)
         self._prepare()
 
     @abstractmethod

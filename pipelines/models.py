@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from pipelines.config import RunConfig
 from pipelines.factories import load_factory
+from pipelines.resnet import resnet_small
 from tracking.errors import BadModel, did_you_mean
 
-__all__ = ["ResNetSmall", "build_model", "simple_cnn"]
+__all__ = ["build_model", "simple_cnn"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -104,7 +105,7 @@ def _make(config: RunConfig, image_shape: tuple[int, int, int], classes: int) ->
     if config.model == "simple_cnn":
         return simple_cnn(config, image_shape, classes)
     if config.model == "resnet_small":
-        return ResNetSmall(image_shape[0], classes, ACTIVATIONS[config.activation])
+        return resnet_small(image_shape[0], classes, ACTIVATIONS[config.activation])
     if config.model.startswith("torchvision:"):
         return _torchvision(config.model.partition(":")[2], image_shape[0], classes)
     factory = load_factory(config.model, BadModel)

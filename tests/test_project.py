@@ -93,6 +93,13 @@ def test_installed_environment_equals_the_lock() -> None:
 
 
 @needs_own_environment
+def test_locked_packages_fit_together() -> None:
+    check = [sys.executable, "-m", "pip", "check"]
+    result = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+@needs_own_environment
 def test_runtime_part_is_what_the_runtime_ranges_need() -> None:
     requires = {
         canonicalize_name(item.name): list(item.requires or [])

@@ -1,3 +1,5 @@
+"""Arrays from a factory: what is accepted and what is refused."""
+
 from __future__ import annotations
 
 import sys

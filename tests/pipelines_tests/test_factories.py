@@ -1,3 +1,5 @@
+"""Callables from the user's own modules, and what may be wrong with them."""
+
 from __future__ import annotations
 
 import sys

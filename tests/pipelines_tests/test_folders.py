@@ -1,3 +1,5 @@
+"""Folders of images: classes, modes, sizes, and everything that may be wrong with them."""
+
 from __future__ import annotations
 
 import pickle

@@ -1,3 +1,5 @@
+"""IDX files, whole and damaged."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,3 +1,5 @@
+"""Images in memory and on demand: resizing, indexing, identity."""
+
 from __future__ import annotations
 
 import pickle

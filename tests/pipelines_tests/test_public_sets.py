@@ -1,3 +1,5 @@
+"""Public data sets: where they are found, how they are read, and what happens offline."""
+
 from __future__ import annotations
 
 import gzip
@@ -5,6 +7,7 @@ import pickle
 import socket
 import struct
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -190,7 +193,7 @@ def test_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(**kwargs: Any) -> NoReturn:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(public_sets.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     assert "cannot be written (OSError: [Errno 30] Read-only" in refused(
         read_idx_set, "mnist", tmp_path
     )

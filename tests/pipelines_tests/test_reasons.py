@@ -1,3 +1,5 @@
+"""Other people's exceptions on one line."""
+
 from __future__ import annotations
 
 import pytest
