@@ -58,20 +58,29 @@ def main() -> None:
     logging.basicConfig(format="%(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        cli(standalone_mode=False)
-    except click.ClickException as error:
+        cli(prog_name="layerscope", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(2)
     except LayerscopeError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo("\n".join([f"error: {error}", *_notes(error)]), err=True)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        click.echo("\n".join(["interrupted", *_notes(error)]), err=True)
         sys.exit(130)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What failed beside it, while the run was being ended."""
+    return [f"note: {note}" for note in getattr(error, "__notes__", [])]
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
     """SIGTERM ends the run as Ctrl-C does: hooks, files and the MLflow run are closed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut that short
     raise SystemExit(128 + number)
 
 

@@ -23,8 +23,8 @@ class Callback:
     A batch is one optimizer step, over several batches of the loader where gradients are
     accumulated. Callbacks run in ascending ``order``, which is read once, before the fit.
 
-    A method whose name is almost that of an event raises when the class is defined, since a
-    misspelled event would never be called.
+    A method that is named like an event but is none (``before_epochs``, ``on_epoch_end``) raises
+    TypeError when the class is defined, since it would never be called.
     """
 
     order: ClassVar[int] = 0
@@ -78,7 +78,7 @@ EVENTS = tuple(
 
 
 def _refuse_misspelled(cls: type, name: str) -> None:
-    close = get_close_matches(name, EVENTS, n=1, cutoff=0.85)
+    close = get_close_matches(name.lower(), EVENTS, n=1, cutoff=0.85)
     if close or name.startswith(("before_", "after_", "cleanup_", "on_")):
         hint = f"did you mean {close[0]}?" if close else f"the events are {', '.join(EVENTS)}"
         raise TypeError(
@@ -108,26 +108,26 @@ class CallbackList:
     def cleanup(self, event: str, fit: Fit) -> None:
         """Run a cleanup event in every callback, in reverse order, also when one of them fails.
 
-        The first failure is raised at the end; where the run has failed already, it becomes a note
-        on that error instead.
+        The first failure is raised at the end, and any other becomes a note on it; where the run
+        has failed already, all of them become notes on that error.
         """
-        failure: BaseException | None = None
+        failures: list[BaseException] = [] if fit.error is None else [fit.error]
         for listener in reversed(self._listeners[event]):
             try:
                 listener(fit)
             except BaseException as error:
-                failure = failure or error
-        if failure is not None and fit.error is not None:
-            fit.error.add_note(f"{event} failed too: {failure!r}")
-        elif failure is not None:
-            raise failure
+                failures.append(error)
+        for failure in failures[1:]:
+            failures[0].add_note(f"{event} failed too: {failure!r}")
+        if failures and fit.error is None:
+            raise failures[0]
 
 
 class LossGuard(Callback):
-    """Ends the run with NonFiniteLoss when the loss becomes NaN or infinite.
+    """Ends the run with NonFiniteLoss when the training or validation loss is NaN or infinite.
 
     On the CPU every step is looked at. On an accelerator reading the loss would make the host wait
-    for the device, so every ``interval``-th step is.
+    for the device, so every ``interval``-th step is, and the last one of an epoch.
     """
 
     # After the callbacks that record, so the step that went wrong is in the records.
@@ -138,16 +138,18 @@ class LossGuard(Callback):
 
     def after_batch(self, fit: Fit) -> None:
         if fit.device.type == "cpu" or fit.step % self.interval == 0:
-            self._check(fit)
+            self._check(fit, "loss", float(fit.loss), fit.step)
 
     def after_epoch(self, fit: Fit) -> None:
-        self._check(fit)
+        # The update of the epoch's last step may have spoilt the weights: only validation shows it.
+        last = fit.step - 1
+        self._check(fit, "loss", float(fit.loss), last)
+        self._check(fit, "validation loss", fit.metrics["valid/loss"], last)
 
-    def _check(self, fit: Fit) -> None:
-        loss = float(fit.loss)
+    def _check(self, fit: Fit, name: str, loss: float, step: int) -> None:
         if not math.isfinite(loss):
             raise NonFiniteLoss(
-                f"the loss became {loss} in step {fit.step} (epoch {fit.epoch}) at a learning rate "
+                f"the {name} became {loss} by step {step} (epoch {fit.epoch}) at a learning rate "
                 f"of {fit.values.lr:.3g}; try a lower lr_max, a longer warm-up or clip_norm"
             )
 
@@ -167,5 +169,5 @@ class EarlyStopping(Callback):
         loss = fit.metrics["valid/loss"]
         self._waited = 0 if loss < self._best else self._waited + 1
         self._best = min(self._best, loss)
-        if self._waited >= self.patience:
+        if self._waited >= self.patience and fit.epoch + 1 < fit.epochs:
             fit.stop(f"no lower validation loss than {self._best:.4f} for {self.patience} epochs")

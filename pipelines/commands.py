@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +15,10 @@ from rich.table import Table
 
 from pipelines.config import LrRangeConfig, RunConfig
 from pipelines.lr_range import LrRange, lr_range_test
-from pipelines.progress import ProgressReport
+from pipelines.progress import LrRangeProgress, ProgressReport, user_console
 from pipelines.run import FitResult, Setup, prepare, train
 from pipelines.serving import serving_model
+from tracking.errors import TrainingFailed
 from tracking.plots import lr_range_figure, save
 from tracking.records import Metric
 from tracking.session import TrackedRun, tracked_run
@@ -26,32 +29,39 @@ __all__ = ["lr_find_command", "train_command"]
 
 def train_command(config: RunConfig) -> None:
     """Train, with an MLflow run around it."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = user_console()
     setup = prepare(config)
     console.print(_headline(setup))
-    with tracked_run(config.experiment, config.run_name) as tracked:
+    with _tracked(config, console) as tracked:
         result = train(setup, tracked.directory, [ProgressReport(console)], tracked.sink)
+        _report(console, result)
         if config.log_model:
             tracked.log_model(*serving_model(result.model, result.data))
-    _report(console, result)
-    _where_to_look(console, tracked)
 
 
 def lr_find_command(config: RunConfig, options: LrRangeConfig) -> None:
     """Run the range test, with an MLflow run around it."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = user_console()
     setup = prepare(config)
     console.print(_headline(setup))
-    with tracked_run(config.experiment, config.run_name) as tracked:
+    with _tracked(config, console) as tracked:
         given = {name: str(value) for name, value in options.model_dump().items()}
         tracked.sink.params(setup.config.flat() | given)
-        result = lr_range_test(setup, options)
-        _log_lr_range(result, tracked.directory / "lr_range", tracked.sink)
-    table = Table("method", "peak learning rate")
-    for name, lr in result.suggestions.items():
-        table.add_row(name, f"{lr:.2e}")
-    console.print(table)
-    _where_to_look(console, tracked)
+        with LrRangeProgress(console, options.lr_steps) as progress:
+            result = lr_range_test(setup, options, progress)
+        if result.lrs:
+            _log_lr_range(result, tracked.directory / "lr_range", tracked.sink)
+        if result.trouble:
+            raise TrainingFailed(result.trouble)
+        _report_lr_range(console, result)
+
+
+@contextmanager
+def _tracked(config: RunConfig, console: Console) -> Iterator[TrackedRun]:
+    """An MLflow run; however it ends, the last lines on the console say where to look at it."""
+    with ExitStack() as last, tracked_run(config.experiment, config.run_name) as tracked:
+        last.callback(_where_to_look, console, tracked)
+        yield tracked
 
 
 def _headline(setup: Setup) -> str:
@@ -74,8 +84,17 @@ def _report(console: Console, result: FitResult) -> None:
         )
 
 
+def _report_lr_range(console: Console, result: LrRange) -> None:
+    table = Table("method", "peak learning rate")
+    for name, lr in result.suggestions.items():
+        table.add_row(name, f"{lr:.2e}")
+    console.print(table)
+    name, lr = next(iter(result.suggestions.items()))
+    console.print(f"to start with ({name}): layerscope train --lr-max {lr:.1e}")
+
+
 def _where_to_look(console: Console, tracked: TrackedRun) -> None:
-    uri = tracked.run.tracking_uri
+    uri = tracked.run.shown_uri
     console.print(f"run {tracked.run.run_id}")
     if uri.startswith("http"):
         experiment = tracked.run.experiment_id

@@ -238,7 +238,7 @@ class RunConfig(_Options):
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
-        if self.momentum_min > self.momentum_max:
+        if self.momentum_min > self.momentum_max and self.schedule != "constant":
             raise ValueError(
                 f"momentum_min={self.momentum_min} is above momentum_max={self.momentum_max}; "
                 "momentum is lowest at the peak learning rate"
@@ -266,13 +266,17 @@ class RunConfig(_Options):
         return self.model_copy(update=update)
 
     def flat(self) -> dict[str, str]:
-        """Every option as text, as it is logged to MLflow; options without a value are left out."""
-        values = self.model_dump(mode="json")
+        """Every option as text, resolved, as it is logged to MLflow; those without a value are
+        left out."""
+        values = self.resolved().model_dump(mode="json")
         values["widths"] = ",".join(map(str, self.widths))
         return {name: str(value) for name, value in values.items() if value is not None}
 
     def to_yaml(self) -> str:
-        """The configuration as a YAML file that ``layerscope train --config`` reads back."""
+        """The configuration as a YAML file that ``layerscope train --config`` reads back.
+
+        Defaults that depend on another option are left out, so that a flag may change that one.
+        """
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 

@@ -6,7 +6,7 @@ Source: Smith 2015 (1506.01186), section 3.3; the four suggestions are those of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,15 +20,18 @@ from pipelines.run import Setup
 from pipelines.schedules import ScheduleValues
 from pipelines.snapshot import Snapshot
 from pipelines.step import TrainStep, batch_groups
-from tracking.errors import TrainingFailed
 
-__all__ = ["LrRange", "lr_range_test", "minimum", "slide", "steep", "valley"]
+__all__ = ["LrRange", "Report", "lr_range_test", "minimum", "slide", "steep", "valley"]
 
 Floats = npt.NDArray[np.float64]
+Report = Callable[[int, float, float], None]
+"""Is told the step, its learning rate and the smoothed loss."""
 
 BETA = 0.98
 # The test ends once the smoothed loss is this many times its lowest value.
 DIVERGED = 4.0
+# A loss that falls by less than this share of itself has not fallen.
+LEAST_FALL = 0.001
 
 
 @dataclass(frozen=True)
@@ -41,32 +44,32 @@ class LrRange:
     """By method: valley, slide, minimum, steep. A method that finds nothing is left out."""
     diverged: bool
     """Whether the test ended early because the loss grew too large."""
+    trouble: str
+    """Why there are no suggestions, and what to do; empty where there are some."""
 
 
-def lr_range_test(setup: Setup, options: LrRangeConfig) -> LrRange:
+def lr_range_test(setup: Setup, options: LrRangeConfig, report: Report | None = None) -> LrRange:
     """Raise the learning rate exponentially from step to step and record the smoothed loss.
 
     Momentum stays at the configuration's ``momentum_max``. Afterwards weights, optimizer, random
     states and data order are bit-identical to what they were, also when the test fails.
-
-    Raises TrainingFailed: the loss is not finite from the start, or the curve is too short for any
-    suggestion.
     """
     snapshot = Snapshot(setup.model, setup.optimizer, setup.loaders.train)
     try:
-        lrs, losses, diverged = _curve(setup, options)
+        lrs, losses, diverged = _curve(setup, options, report)
     finally:
         snapshot.restore()
-    suggestions = _suggestions(np.array(lrs), np.array(losses), options.lr_steps)
-    if not suggestions:
-        raise TrainingFailed(
-            f"the loss diverged after {len(losses)} of {options.lr_steps} steps, too early for a "
-            f"suggestion; use a lower lr_start than {options.lr_start:g} or a smaller lr_end"
-        )
-    return LrRange(tuple(lrs), tuple(losses), suggestions, diverged)
+    curve = _trimmed(lrs, losses, options.lr_steps)
+    trouble = _trouble(losses, curve[1], options)
+    suggestions = {} if trouble else _suggestions(*curve)
+    finite = sum(map(math.isfinite, losses))
+    return LrRange(tuple(lrs[:finite]), tuple(losses[:finite]), suggestions, diverged, trouble)
 
 
-def _curve(setup: Setup, options: LrRangeConfig) -> tuple[list[float], list[float], bool]:
+def _curve(
+    setup: Setup, options: LrRangeConfig, report: Report | None
+) -> tuple[list[float], list[float], bool]:
+    """Rates and smoothed losses up to and with the one that ended the test; whether one did."""
     step = TrainStep(setup.model, setup.optimizer, setup.device, setup.step_options)
     setup.model.train()
     lrs: list[float] = []
@@ -80,10 +83,12 @@ def _curve(setup: Setup, options: LrRangeConfig) -> tuple[list[float], list[floa
         loss = float(step.gradients(group))
         average = BETA * average + (1 - BETA) * loss
         smooth = average / (1 - BETA ** (index + 1))
-        if not math.isfinite(smooth) or smooth > DIVERGED * lowest:
-            return lrs, losses, True
         lrs.append(lr)
         losses.append(smooth)
+        if report is not None:
+            report(index, lr, smooth)
+        if not math.isfinite(smooth) or smooth > DIVERGED * lowest:
+            return lrs, losses, True
         lowest = min(lowest, smooth)
         step.update()
     return lrs, losses, False
@@ -94,11 +99,30 @@ def _endless(loader: Loader, accumulate: int) -> Iterator[list[Batch]]:
         yield from batch_groups(loader, accumulate)
 
 
-def _suggestions(lrs: Floats, losses: Floats, steps: int) -> dict[str, float]:
-    # The first tenth has hardly any averaging behind the loss, the last five steps are diverging.
-    lrs, losses = lrs[steps // 10 : -5], losses[steps // 10 : -5]
-    if len(lrs) < 3:
-        return {}
+def _trimmed(lrs: list[float], losses: list[float], steps: int) -> tuple[Floats, Floats]:
+    """Without the first tenth, which has hardly any averaging behind it, and the last five steps,
+    in which the loss diverges. A loss that is not finite can only be the last one."""
+    kept = slice(steps // 10, -5)
+    return np.array(lrs[kept]), np.array(losses[kept])
+
+
+def _trouble(losses: list[float], trimmed: Floats, options: LrRangeConfig) -> str:
+    if not math.isfinite(losses[0]):
+        return f"the loss of the untrained network is {losses[0]}; look at the data and the model"
+    if len(trimmed) < 3:
+        return (
+            f"the loss diverged after {len(losses)} of {options.lr_steps} steps, too early for a "
+            f"suggestion; use a lower lr_start than {options.lr_start:g} or a smaller lr_end"
+        )
+    if trimmed.min() > (1 - LEAST_FALL) * trimmed[0]:
+        return (
+            f"the loss did not fall at any learning rate from {options.lr_start:g} to "
+            f"{options.lr_end:g}; use a lower lr_start, a larger lr_end or more lr_steps"
+        )
+    return ""
+
+
+def _suggestions(lrs: Floats, losses: Floats) -> dict[str, float]:
     methods = {"valley": valley, "slide": slide, "minimum": minimum, "steep": steep}
     found = {name: method(lrs, losses) for name, method in methods.items()}
     return {name: lr for name, lr in found.items() if lr is not None}
@@ -108,7 +132,7 @@ def valley(lrs: Floats, losses: Floats) -> float | None:
     """The middle of the longest valley: half-way down, before its second third is over.
 
     The valley is the longest strictly falling subsequence of the losses; it ends where that does
-    and is taken to be as wide as it is long.
+    and is taken to be as wide as it is long (one loss is no valley: the first rate, then).
     """
     longest = np.ones(len(losses), dtype=int)
     for i in range(1, len(losses)):
@@ -118,7 +142,8 @@ def valley(lrs: Floats, losses: Floats) -> float | None:
     end = int(longest.argmax())
     width = longest[end] if longest[end] > 1 else 0
     third = width / 3
-    return float(lrs[end - width + int(third) + int(third / 2)])
+    # The valley begins before the curve does where it spans all of it.
+    return float(lrs[max(0, end - width + int(third) + int(third / 2))])
 
 
 def slide(
@@ -129,9 +154,9 @@ def slide(
     Level: the slopes at its two ends differ by ``threshold`` at most. None where the curve is
     shorter than the ruler.
     """
-    slopes = np.gradient(losses)
     if len(losses) <= distance:
         return None
+    slopes = np.gradient(losses)
     right = len(losses) - 1
     lr = lrs[right - distance]
     while right >= distance and abs(slopes[right] - slopes[right - distance]) > threshold:

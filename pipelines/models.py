@@ -1,7 +1,7 @@
 """Models: a small CNN with its design choices as options, a small ResNet, torchvision's, one's own.
 
 Layer names are stable and readable, since they are keys in every artifact: ``conv1.relu``,
-``stage2.relu2``, ``head.conv``.
+``block2.act1``, ``head.conv``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from pipelines.config import RunConfig
 from pipelines.factories import load_factory
+from pipelines.reasons import one_line
 from pipelines.resnet import resnet_small
+from pipelines.snapshot import ModelState, RandomState
 from tracking.errors import BadModel, did_you_mean
 
 __all__ = ["build_model", "simple_cnn"]
@@ -40,7 +42,7 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
     model = _make(config, image_shape, classes)
     if config.init == "kaiming":
         _init_kaiming(model, config.activation)
-    _check_output(model, config.model, image_shape, classes)
+    _check_output(model, config, image_shape, classes)
     return model
 
 
@@ -123,7 +125,7 @@ def _call(name: str, factory: Callable[..., Any], *args: Any) -> Any:
         return factory(*args)
     except Exception as error:
         raise BadModel(
-            f"model={name}: factory(image_shape, classes) raised {type(error).__name__}: {error}"
+            f"model={name}: factory(image_shape, classes) raised {one_line(error)}"
         ) from error
 
 
@@ -177,25 +179,36 @@ def _init_kaiming(model: nn.Module, activation: str) -> None:
 
 
 def _check_output(
-    model: nn.Module, name: str, image_shape: tuple[int, int, int], classes: int
+    model: nn.Module, config: RunConfig, image_shape: tuple[int, int, int], classes: int
 ) -> None:
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters(), torch.empty(0)).device
+    """Pass images through as validation and as training will; the model stays as it was."""
+    for training in (False, True):
+        count = min(2, config.batch_size) if training else 2
+        scores = _scores(model, config.model, torch.zeros(count, *image_shape), training)
+        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        if shape != (count, classes):
+            raise BadModel(
+                f"model={config.model}: gives {shape} for {count} images in "
+                f"{'training' if training else 'evaluation'} mode; the data has {classes} "
+                f"classes, so ({count}, {classes}) is expected"
+            )
+
+
+def _scores(model: nn.Module, name: str, images: Tensor, training: bool) -> Any:
+    weights, randomness = ModelState(model), RandomState()
+    device = next(model.parameters(), images).device
+    model.train(training)
     try:
         with torch.no_grad():
-            scores = model(torch.zeros(2, *image_shape, device=device))
+            return model(images.to(device))
     except Exception as error:
-        size = "x".join(map(str, image_shape))
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        count, *shape = images.shape
+        larger = "image_size" if count > 1 else "batch_size or image_size"
         raise BadModel(
-            f"model={name}: cannot take images of {size} ({reason}); a larger image_size may help"
-        ) from None
+            f"model={name}: cannot {'train on' if training else 'take'} images of "
+            f"{'x'.join(map(str, shape))} in batches of {count} ({one_line(error)}); "
+            f"a larger {larger} may help"
+        ) from error
     finally:
-        model.train(was_training)
-    shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-    if shape != (2, classes):
-        raise BadModel(
-            f"model={name}: gives {shape} for 2 images; the data has {classes} classes, so "
-            f"(2, {classes}) is expected"
-        )
+        weights.restore()
+        randomness.restore()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipelines.reasons import one_line
 from tracking.errors import BadOption, did_you_mean
 
 __all__ = ["config_from", "read_config"]
@@ -39,7 +40,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadOption(f"config {path}: cannot be read ({str(error).splitlines()[0]})") from None
+        raise BadOption(f"config {path}: cannot be read ({one_line(error)})") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise BadOption(f"config {path}: expected lines such as 'lr_max: 0.01'")
     return values
@@ -49,4 +50,5 @@ def _one_line(item: Any) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if not item["loc"]:
         return str(message)
-    return f"{item['loc'][0]}={item['input']}: {message[:1].lower()}{message[1:]}"
+    given = " ".join(str(item["input"]).split())
+    return f"{item['loc'][0]}={given}: {message[:1].lower()}{message[1:]}"

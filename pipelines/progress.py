@@ -1,7 +1,11 @@
-"""Progress of a training run: a live bar on a terminal, one plain line an epoch elsewhere."""
+"""Progress of long work: a live bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
+from types import TracebackType
+from typing import Self
+
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,10 +19,16 @@ from rich.progress import (
 from pipelines.callbacks import Callback
 from pipelines.trainer import Fit
 
-__all__ = ["ProgressReport"]
+__all__ = ["LrRangeProgress", "ProgressReport", "user_console"]
 
 # A terminal shows no more, and reading the loss makes an accelerator wait.
 UPDATES = 200
+LINES = 10
+
+
+def user_console() -> Console:
+    """Standard output as it is: no colours of its own, no wrapping, no markup in names."""
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class ProgressReport(Callback):
@@ -28,24 +38,20 @@ class ProgressReport(Callback):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[shown]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
+        self._progress = _bar(console)
 
     def before_fit(self, fit: Fit) -> None:
         self._task = self._progress.add_task("training", total=fit.total_steps, shown="")
         self._every = max(1, fit.total_steps // UPDATES)
         self._progress.start()
 
+    def before_epoch(self, fit: Fit) -> None:
+        self._samples = 0
+        self._loss = torch.zeros((), device=fit.device)
+
     def after_batch(self, fit: Fit) -> None:
+        self._samples += fit.batch_size
+        self._loss = self._loss + fit.loss * fit.batch_size
         if self.console.is_terminal and fit.step % self._every == 0:
             shown = f"loss {float(fit.loss):.4f}  lr {fit.values.lr:.2e}"
             self._progress.update(self._task, completed=fit.step + 1, shown=shown)
@@ -55,10 +61,52 @@ class ProgressReport(Callback):
         width = len(str(fit.epochs))
         self.console.print(
             f"epoch {fit.epoch + 1:>{width}}/{fit.epochs}  "
-            f"train loss {float(fit.loss):.4f}  valid loss {valid.loss:.4f}  "
-            f"valid accuracy {valid.accuracy:.2%}  {fit.history[-1].samples_per_second:,.0f} img/s",
-            highlight=False,
+            f"train loss {float(self._loss) / self._samples:.4f}  valid loss {valid.loss:.4f}  "
+            f"valid accuracy {valid.accuracy:.2%}  {fit.history[-1].samples_per_second:,.0f} img/s"
         )
 
     def cleanup_fit(self, fit: Fit) -> None:
         self._progress.stop()
+
+
+class LrRangeProgress:
+    """Shows a range test's steps, learning rates and smoothed losses; a context manager."""
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self.console = console
+        self._steps = steps
+        self._progress = _bar(console)
+        self._task = self._progress.add_task("range test", total=steps, shown="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, step: int, lr: float, loss: float) -> None:
+        """Take note of a step that has been done."""
+        shown = f"lr {lr:.2e}  loss {loss:.4f}"
+        self._progress.update(self._task, completed=step + 1, shown=shown)
+        if not self.console.is_terminal and (step + 1) % max(1, self._steps // LINES) == 0:
+            self.console.print(f"step {step + 1:>{len(str(self._steps))}}/{self._steps}  {shown}")
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[shown]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from torch import nn
@@ -48,6 +49,7 @@ class Recording(Callback):
         self.model = model
         self.directory = directory
         self.sink = sink
+        self._open = ExitStack()
         self._begun = False
 
     def before_fit(self, fit: Fit) -> None:
@@ -69,8 +71,8 @@ class Recording(Callback):
             sink=self.sink,
             expected_steps=fit.total_steps,
         )
-        self.recorder.__enter__()
-        self.activation_stats.__enter__()
+        self._open.enter_context(self.recorder)
+        self._open.enter_context(self.activation_stats)
         self._begun = True
 
     def before_step(self, fit: Fit) -> None:
@@ -80,9 +82,8 @@ class Recording(Callback):
         self.activation_stats.step()
 
     def cleanup_fit(self, fit: Fit) -> None:
+        self._open.close()  # each of them, also when the other fails
         if self._begun:
-            self.recorder.close()
-            self.activation_stats.close()
             for path, folder in self._artifacts():
                 self.sink.artifact(path, folder)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -54,9 +55,8 @@ class Setup:
 
     def trainer(self, callbacks: Iterable[Callback]) -> Trainer:
         """A trainer for these parts."""
-        model = torch.compile(self.model) if self.config.compile else self.model
         return Trainer(
-            model,
+            _compiled(self.model) if self.config.compile else self.model,
             self.optimizer,
             self.loaders,
             self.device,
@@ -87,7 +87,6 @@ def prepare(config: RunConfig) -> Setup:
 
     Raises BadInput: an option, the data or the model cannot be used. Nothing has been started then.
     """
-    config = config.resolved()
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -95,7 +94,7 @@ def prepare(config: RunConfig) -> Setup:
     torch.manual_seed(config.seed)
     model = build_model(config, data.image_shape, data.num_classes).to(device)
     if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     if config.record:
         select_layers(model, config.layers)
     loaders = make_loaders(data, config, device)
@@ -158,6 +157,14 @@ def resolve_device(name: str) -> torch.device:
             "allowed: auto, cpu, cuda, cuda:1, mps"
         ) from None
     return device
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    from torch._dynamo import config  # takes seconds to import
+
+    # Without these guards a model that has been compiled before its hooks came is run without them.
+    config.skip_nnmodule_hook_guards = False
+    return cast(nn.Module, torch.compile(model))
 
 
 def _describe(setup: Setup, directory: Path, sink: Sink) -> None:

@@ -4,62 +4,79 @@ from __future__ import annotations
 
 import copy
 import random
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipelines.loaders import Loader
 
-__all__ = ["Snapshot"]
+__all__ = ["ModelState", "RandomState", "Snapshot"]
 
 
-class Snapshot:
-    """Weights, buffers, gradients, optimizer, data order and every random state at one moment."""
+class ModelState:
+    """A model's parameters, buffers, gradients and modes at one moment."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, loader: Loader) -> None:
-        self._model = model
-        self._optimizer = optimizer
-        self._loader = loader
-        # Not state_dict: it leaves out the buffers that are not persistent.
-        self._tensors = [(t, t.detach().clone()) for t in _tensors(model)]
+    def __init__(self, model: nn.Module) -> None:
+        # Not state_dict: it leaves out the buffers that are not persistent. By module and name,
+        # since a module may put a new tensor in the place of an old one.
+        self._tensors = [
+            (module, name, tensor, tensor.detach().clone())
+            for module in model.modules()
+            for own in (module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+            for name, tensor in own
+        ]
         self._gradients = [(p, p.grad) for p in model.parameters()]
         self._modes = [(module, module.training) for module in model.modules()]
-        self._optimizer_state = copy.deepcopy(optimizer.state_dict())
-        self._loader_state = copy.deepcopy(loader.state_dict())
-        self._random = _random_states()
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Put everything back, into the tensors that held it."""
         with torch.no_grad():
-            for tensor, value in self._tensors:
+            for module, name, tensor, value in self._tensors:
                 tensor.copy_(value)
+                if getattr(module, name) is not tensor:
+                    setattr(module, name, tensor)
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
         for module, training in self._modes:
             module.training = training
+
+
+class RandomState:
+    """The global random states of torch (host and devices), NumPy and Python at one moment."""
+
+    def __init__(self) -> None:
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self._mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+        self._numpy = np.random.get_state()
+        self._python = random.getstate()
+
+    def restore(self) -> None:
+        """Put them back."""
+        torch.set_rng_state(self._torch)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
+        np.random.set_state(self._numpy)
+        random.setstate(self._python)
+
+
+class Snapshot:
+    """A model, its optimizer, the data order and every random state at one moment."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, loader: Loader) -> None:
+        self._model = ModelState(model)
+        self._optimizer = optimizer
+        self._optimizer_state = copy.deepcopy(optimizer.state_dict())
+        self._loader = loader
+        self._loader_state = copy.deepcopy(loader.state_dict())
+        self._random = RandomState()
+
+    def restore(self) -> None:
+        """Put everything back."""
+        self._model.restore()
         self._optimizer.load_state_dict(self._optimizer_state)
         self._loader.load_state_dict(self._loader_state)
-        _set_random_states(self._random)
-
-
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
-
-
-def _random_states() -> dict[str, Any]:
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": np.random.get_state(),
-        "python": random.getstate(),
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
-    np.random.set_state(states["numpy"])
-    random.setstate(states["python"])
+        self._random.restore()

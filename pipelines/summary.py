@@ -63,7 +63,8 @@ class ModelSummary:
         totals = (self.trainable, self.frozen, self.buffers)
         table.add_row("total", "", "", "", *(f"{n:,}" for n in totals))
         text = io.StringIO()
-        Console(width=140, file=text).print(table)
+        # A file, whatever FORCE_COLOR says of the terminal; and a name is no markup.
+        Console(width=140, file=text, force_terminal=False, markup=False, emoji=False).print(table)
         return text.getvalue()
 
 
@@ -77,7 +78,7 @@ def summarize(model: nn.Module, example: Tensor) -> ModelSummary:
     layers = tuple(
         _layer(name or "model", module, shapes.get(name))
         for name, module in model.named_modules()
-        if not any(module.children()) or any(True for _ in _own(module))
+        if _is_leaf(module) or any(True for _ in _own(module))
     )
     totals = {"trainable": 0, "frozen": 0, "buffers": 0}
     for _, module in model.named_modules():
@@ -95,6 +96,11 @@ def _layer(name: str, module: nn.Module, shape: tuple[int, ...] | None) -> Layer
         totals[kind] += tensor.numel()
         shapes[own] = tuple(tensor.shape)
     return LayerSummary(name, type(module).__name__, shape, shapes, **totals)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    # Not any(): an empty Sequential among the children is false.
+    return next(module.children(), None) is None
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, str]]:

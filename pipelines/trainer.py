@@ -113,9 +113,11 @@ class Trainer:
         schedule = make_schedule(total)
         fit = Fit(self.model, self.optimizer, schedule, self.loaders, self.device, epochs, total)
         with self._level(fit, "fit"):
-            while fit.epoch < epochs and not fit.stopped:
+            while fit.epoch < epochs:
                 self._one_epoch(fit)
                 fit.epoch += 1
+                if fit.stopped:
+                    break
         return fit
 
     def _one_epoch(self, fit: Fit) -> None:
@@ -161,7 +163,8 @@ class Trainer:
             yield
             self._callbacks.call(f"after_{name}", fit)
         except BaseException as error:
-            fit.error = fit.error or error
+            if fit.error is None:
+                fit.error = error
             raise
         finally:
             self._callbacks.cleanup(f"cleanup_{name}", fit)
@@ -191,5 +194,5 @@ def evaluate(
 
 def _wait_for(device: torch.device) -> None:
     """Let the device finish, so that a duration is that of the work and not of its launch."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

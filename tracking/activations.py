@@ -26,9 +26,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tracking.buffers import LayerBuffer, drain
+from tracking.errors import BadOption
+from tracking.hyperparameters import update_skipped
 from tracking.interval import Interval, Thinning
 from tracking.kernels import kernel_for
-from tracking.layers import check_layers, matching_layers, select_layers
+from tracking.layers import Hook, check_layers, matching_layers, select_layers
 from tracking.records import LayerStats, Metric
 from tracking.sink import NullSink, Sink
 from tracking.store import RecordFile
@@ -47,9 +49,10 @@ class ActivationStats:
     parts below ``directory`` (a temporary one by default) and become ``stats.parquet`` when the
     context ends; thinned metrics go to ``sink``. A step is what lies between two calls of
     ``optimizer.step()`` (or of ``step()``): the batches of an accumulated gradient, and repeated
-    calls of one layer, merge into one row.
+    calls of one layer, merge into one row. Copies of the model are not recorded.
 
-    Raises BadOption when the context is entered: ``layers`` or ``every`` cannot be used.
+    Raises BadOption: ``layers``, ``every`` or ``flush_every`` cannot be used, or, when the context
+    is entered, ``layers`` matches nothing; BadTracking: the directory cannot be written.
     """
 
     def __init__(
@@ -68,7 +71,10 @@ class ActivationStats:
         flush_every: int = 64,
     ) -> None:
         check_layers(layers)
-        self.model = model
+        if flush_every < 1:
+            raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
+        # A compiled model is a wrapper: the layers' names are those of the model inside it.
+        self.model: nn.Module = getattr(model, "_orig_mod", model)
         self.current_step = 0
         self._optimizer = optimizer
         self._layers = layers
@@ -82,15 +88,17 @@ class ActivationStats:
         self._charted: set[int] = set()
         self._rows = flush_every
         self._buffers: dict[tuple[str, str, torch.device], LayerBuffer] = {}
+        self._order: dict[str, int] = {}
         self._hooked: dict[str, tuple[nn.Module, RemovableHandle]] = {}
         self._handles: list[RemovableHandle] = []
+        self._entered = False
         self._spent = 0.0
         self._step_began = 0.0
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers that are or were recorded, in the model's order."""
-        return tuple(self._hooked)
+        """Names of the layers that are or were recorded, in the model's order; late ones last."""
+        return tuple(self._order)
 
     @property
     def path(self) -> Path:
@@ -98,12 +106,14 @@ class ActivationStats:
         return self._file.path
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("an ActivationStats records once; make a new one for another run")
         select_layers(self.model, self._layers)
+        self._entered = True
         self._hook_layers()
-        self._handles.append(self.model.register_forward_pre_hook(self._before_forward))
+        self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
         if self._optimizer is not None:
-            post = self._optimizer.register_step_post_hook(lambda *_: self.step())
-            self._handles.append(post)
+            self._handles.append(self._optimizer.register_step_post_hook(self._after_update))
         self._step_began = time.perf_counter()
         return self
 
@@ -127,8 +137,7 @@ class ActivationStats:
         """Bring finished rows to the host, write them as a part, and send thinned metrics."""
         records = drain(list(self._buffers.values()))
         if records:
-            order = {name: i for i, name in enumerate(self._hooked)}
-            records.sort(key=lambda r: (r.step, r.mode == "eval", order[r.layer]))
+            records.sort(key=lambda r: (r.step, r.mode == "eval", self._order[r.layer]))
             self._file.append(stats_table(records, self._settings))
             self._sink.metrics(list(self._metrics(records)))
         return records
@@ -155,14 +164,17 @@ class ActivationStats:
             self._hook_layers()
 
     def _hook_layers(self) -> None:
-        """Hook what is selected now; modules that joined the model since are included."""
-        for name, module in matching_layers(self.model, self._layers).items():
-            known = self._hooked.get(name)
-            if known is None or known[0] is not module:
-                if known is not None:
-                    known[1].remove()
-                handle = module.register_forward_hook(partial(self._after_layer, name))
-                self._hooked[name] = (module, handle)
+        """Hook what is selected now: modules that joined the model, not those that left it."""
+        chosen = matching_layers(self.model, self._layers)
+        for name, (module, handle) in list(self._hooked.items()):
+            if chosen.get(name) is not module:
+                handle.remove()
+                del self._hooked[name]
+        for name, module in chosen.items():
+            if name not in self._hooked:
+                hook = Hook(partial(self._after_layer, name))
+                self._hooked[name] = (module, module.register_forward_hook(hook))
+                self._order.setdefault(name, len(self._order))
 
     def _armed(self) -> bool:
         if self.model.training:
@@ -175,12 +187,14 @@ class ActivationStats:
             return
         began = time.perf_counter()
         mode = "train" if self.model.training else "eval"
-        with torch.no_grad():
-            for x in float_tensors(output):
+        # Accumulators made in inference mode could not be changed outside it.
+        with torch.inference_mode(False), torch.no_grad():
+            for x in filter(_has_values, float_tensors(output)):
                 # Apple's GPU has no float64, in which everything is accumulated.
                 x = x.detach().cpu() if x.device.type == "mps" else x.detach()
                 self._buffer(name, mode, x.device).add(x)
-        self._spent += time.perf_counter() - began
+        if mode == "train":
+            self._spent += time.perf_counter() - began
 
     def _buffer(self, name: str, mode: str, device: torch.device) -> LayerBuffer:
         buffer = self._buffers.get((name, mode, device))
@@ -190,6 +204,10 @@ class ActivationStats:
             buffer = LayerBuffer(name, mode, device, self._rows, kernel)
             self._buffers[name, mode, device] = buffer
         return buffer
+
+    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if not update_skipped(optimizer):
+            self.step()
 
     def _end_rows(self) -> None:
         began = time.perf_counter()
@@ -218,6 +236,11 @@ def _metrics_of(record: LayerStats) -> Iterator[Metric]:
         if value is not None:
             key = f"{group}/{record.layer}/{name}"
             yield Metric(key, value, record.step, record.time)
+
+
+def _has_values(x: Tensor) -> bool:
+    """False for what has no plain memory to read: meta, sparse and nested tensors."""
+    return not (x.is_meta or x.is_nested) and x.layout is torch.strided
 
 
 def float_tensors(output: Any) -> Iterator[Tensor]:

@@ -22,7 +22,7 @@ class LayerBuffer:
 
     Several calls within a step merge into one row. A channel counts as alive when any element of
     it in any of these calls is > 0; calls with different numbers of channels (a ReLU shared by
-    layers of different width) have channels of their own.
+    layers of different width) have channels of their own. Nothing is > 0 in an empty batch.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class LayerBuffer:
         self._alive: dict[int, Tensor] = {}
         self._moments: list[tuple[int, float]] = []
         self._open = False
-        self._reset()
+        self._clear()
 
     def __len__(self) -> int:
         """Rows that are finished."""
@@ -78,18 +78,26 @@ class LayerBuffer:
             _record(self.layer, self.mode, step, time, i, f)
             for (step, time), i, f in zip(self._moments, ints, floats, strict=True)
         ]
-        self._reset()
+        self._start_over()
         return records
 
-    def _reset(self) -> None:
+    def _start_over(self) -> None:
+        done = len(self._moments)
+        # Who reads in the middle of a step must not lose its row: it becomes the first one.
+        kept = (self._ints[done].clone(), self._floats[done].clone()) if self._open else None
         self._moments.clear()
+        self._clear()
+        if kept is not None:
+            self._ints[0], self._floats[0] = kept
+
+    def _clear(self) -> None:
         self._ints.zero_()
         self._floats.zero_()
         self._floats[:, k.MIN] = math.inf
         self._floats[:, k.MAX] = -math.inf
 
     def _channels(self, x: Tensor) -> Tensor | None:
-        if x.ndim < 2 or x.numel() == 0:
+        if x.ndim < 2:
             return None
         width = x.shape[1]
         if width not in self._alive:
@@ -128,7 +136,7 @@ def _record(
         layer=layer,
         mode=mode,
         count=count,
-        mean=float(floats[k.MEAN]) if n else None,
+        mean=float(floats[k.MEAN] + floats[k.REST]) if n else None,
         std=std if n else None,
         min=float(floats[k.MIN]) if n else None,
         max=float(floats[k.MAX]) if n else None,

@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from tracking.errors import BadOption
 from tracking.interval import Thinning
 from tracking.records import HyperParams, Metric
 from tracking.sink import NullSink, Sink
 from tracking.store import RecordFile
 from tracking.tables import read_steps, steps_schema, steps_table
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "update_skipped"]
 
 BETA = 0.98
 
@@ -43,6 +44,8 @@ class Recorder:
     what was used, whoever set it. A step that a gradient scaler skips is not recorded, since it did
     not happen. Losses stay on their device until ``flush_every`` steps are full. Rows go to Parquet
     parts below ``directory`` (a temporary one by default), thinned metrics to ``sink``.
+
+    Raises BadOption: ``flush_every`` is below 1; BadTracking: the directory cannot be written.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Recorder:
         expected_steps: int | None = None,
         flush_every: int = 64,
     ) -> None:
+        if flush_every < 1:
+            raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
         self.optimizer = optimizer
         self.current_step = 0
         self._sink = sink or NullSink()
@@ -65,6 +70,7 @@ class Recorder:
         self._losses: Tensor | None = None
         self._smooth = _SmoothedLoss()
         self._handle: RemovableHandle | None = None
+        self._entered = False
 
     @property
     def path(self) -> Path:
@@ -72,6 +78,9 @@ class Recorder:
         return self._file.path
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("a Recorder records once; make a new one for another run")
+        self._entered = True
         self._handle = self.optimizer.register_step_pre_hook(self._before_step)
         return self
 
@@ -86,18 +95,21 @@ class Recorder:
     def note(
         self,
         *,
-        loss: Tensor | None = None,
+        loss: Tensor | float | None = None,
         batch_size: int | None = None,
         epoch: int | None = None,
         step: int | None = None,
     ) -> None:
         """Say what the optimizer cannot know of its next step.
 
-        ``loss`` is a scalar tensor (its value is copied on its device, without waiting for it),
-        ``step`` overrides the recorder's own count.
+        ``loss`` is a number or a scalar tensor (its value is copied on its device, without waiting
+        for it; its graph is not kept), ``step`` overrides the recorder's own count.
         """
         if step is not None:
             self.current_step = step
+        if isinstance(loss, (int, float)):
+            loss = torch.tensor(loss, dtype=torch.float64)
+        loss = None if loss is None else loss.detach()
         self._noted = {"loss": loss, "batch_size": batch_size, "epoch": epoch}
 
     def flush(self) -> list[HyperParams]:
@@ -129,6 +141,8 @@ class Recorder:
         return read_steps(self._file.source(), steps_schema())
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if update_skipped(optimizer):
+            return
         loss = self._noted.get("loss")
         if loss is not None:
             self._keep_loss(loss)
@@ -149,10 +163,11 @@ class Recorder:
             self.flush()
 
     def _keep_loss(self, loss: Tensor) -> None:
-        if self._losses is None or self._losses.device != loss.device:
+        kind = (loss.dtype, loss.device)
+        if self._losses is None or (self._losses.dtype, self._losses.device) != kind:
             self.flush()
             self._losses = torch.zeros(self._rows, dtype=loss.dtype, device=loss.device)
-        self._losses[len(self._pending)].copy_(loss.detach())
+        self._losses[len(self._pending)].copy_(loss)
 
     def _records(self, fields: dict[str, Any], loss: float | None) -> Iterator[HyperParams]:
         smooth = None if loss is None else self._smooth.add(loss)
@@ -185,6 +200,15 @@ class _SmoothedLoss:
         self._steps += 1
         self._average = BETA * self._average + (1 - BETA) * loss
         return self._average / (1 - BETA**self._steps)
+
+
+def update_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a gradient scaler has the running ``optimizer.step()`` change nothing.
+
+    The scaler does not call other optimizers for such a step, but a fused one is called and looks
+    for itself. Asking makes the host wait, as the scaler does for the others.
+    """
+    return bool(getattr(optimizer, "found_inf", False))
 
 
 def _read_group(group: Mapping[str, Any], index: int) -> dict[str, Any]:

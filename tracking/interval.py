@@ -16,7 +16,8 @@ class Interval:
     ``every`` is N (steps 0, N, 2N, ...) or ``auto:SHARE``. The automatic interval starts at 1 and
     follows the measured cost: recording one step costs r seconds, a step without recording takes
     s, and every n-th step recorded spends r / (n s + r) of the time, so
-    n = ceil(r (1 - SHARE) / (s SHARE)).
+    n = ceil(r (1 - SHARE) / (s SHARE)). The first recorded step is left out of the measure: kernels
+    are compiled and memory is allocated in it.
 
     Raises BadOption: ``every`` is neither.
     """
@@ -33,6 +34,7 @@ class Interval:
             )
         self.steps = whole or 1
         self._next = 0
+        self._warm = False
         self._recording = _Average()
         self._bare = _Average()
 
@@ -47,11 +49,12 @@ class Interval:
 
     def end_step(self, step: int, seconds: float, recording: float) -> None:
         """Learn from a finished step: its whole duration, and the part that recording took."""
-        if not self.fixed:
+        if self._warm and not self.fixed:
             self._bare.add(max(seconds - recording, 0.0))
             if recording:
                 self._recording.add(recording)
             self._adapt()
+        self._warm = self._warm or recording > 0
         if self.due(step):
             self._next = (step // self.steps + 1) * self.steps if self.fixed else step + self.steps
 

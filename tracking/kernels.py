@@ -1,10 +1,11 @@
 """Reduce a layer's output to its accumulators: one kernel for the CPU, one for accelerators.
 
 A kernel adds a tensor to a row of accumulators, so that several calls of a layer in one step, or
-several batches, merge exactly. Means and squared deviations are merged with the formula of Chan,
-Golub and LeVeque (1979), which loses nothing to cancellation. All accumulation is in float64 and
-all comparisons are made on float64 values, so the results do not depend on the input's dtype,
-memory layout, batch size or number of threads.
+several batches, merge exactly. Squared deviations come from the corrected two-pass algorithm and
+are merged with the formula of Chan, Golub and LeVeque (1979). Where the deviations are tiny beside
+the mean, the rounding of the mean would spoil the merged ones, so the mean is kept as a sum of two
+float64 numbers. All accumulation is in float64 and all comparisons are made on float64 values, so
+the results do not depend on the input's dtype, memory layout, batch size or number of threads.
 
 The histogram has 82 counts: underflow, 80 bins of width 1/4 over [-10, 10), overflow. The bin of x
 is floor(4 x) + 41; multiplying by a power of two is exact, so a value lands on the right side of an
@@ -37,6 +38,7 @@ __all__ = [
     "MEAN",
     "MIN",
     "NEAR",
+    "REST",
     "SQUARES",
     "NumbaKernel",
     "Reduction",
@@ -50,9 +52,10 @@ HIST_EDGES: npt.NDArray[np.float64] = np.linspace(-10.0, 10.0, HIST_BINS - 1)
 # Columns of the integer accumulators; the histogram fills the rest.
 COUNT, FINITE, NEAR, ABOVE, CHANNELS, DEAD, HIST = range(7)
 INTS = HIST + HIST_BINS
-# Columns of the float64 accumulators; SQUARES is the sum of squared deviations from the mean.
-MEAN, SQUARES, MIN, MAX = range(4)
-FLOATS = 4
+# Columns of the float64 accumulators. The mean is MEAN + REST, where REST is what rounding would
+# lose; SQUARES is the sum of squared deviations from it.
+MEAN, REST, SQUARES, MIN, MAX = range(5)
+FLOATS = 5
 
 # Elements that the accelerator path widens to float64 at a time, so that memory stays bounded.
 CHUNK = 1 << 24
@@ -96,10 +99,17 @@ class TorchKernel:
         kept = torch.where(finite, wide, 0.0)
         n = finite.sum()
         mean = kept.sum() / n.clamp(min=1)
-        squares = torch.where(finite, (kept - mean).square(), 0.0).sum()
+        deviations = torch.where(finite, kept - mean, 0.0)
+        rest = deviations.sum() / n.clamp(min=1)
+        squares = (deviations.square().sum() - n * rest.square()).clamp(min=0)
         low = torch.where(finite, wide, math.inf).min()
         high = torch.where(finite, wide, -math.inf).max()
-        _merge(ints[FINITE], floats, n, mean, squares)
+        before = ints[FINITE]
+        # The quotient of two whole numbers would be float32.
+        share = n.double() / (before + n).clamp(min=1)
+        new = _merge(before, share, floats[MEAN], floats[REST], mean, rest)
+        floats[MEAN], floats[REST] = new[0], new[1]
+        floats[SQUARES] += squares + new[2]
         floats[MIN] = torch.minimum(floats[MIN], low)
         floats[MAX] = torch.maximum(floats[MAX], high)
         ints[COUNT] += wide.numel()
@@ -109,11 +119,23 @@ class TorchKernel:
         _add_histogram(wide, ints)
 
 
-def _merge(n: Tensor, floats: Tensor, n_new: Tensor, mean_new: Tensor, squares_new: Tensor) -> None:
-    total = (n + n_new).clamp(min=1)
-    delta = mean_new - floats[MEAN]
-    floats[MEAN] += delta * (n_new / total)
-    floats[SQUARES] += squares_new + delta.square() * (n * (n_new / total))
+def _merge(before: Any, share: Any, old: Any, old_rest: Any, mean: Any, rest: Any) -> Any:
+    """Mean and rest of two sets together, and what their distance adds to the squares.
+
+    ``before``: elements of the old set; ``share``: the new set's part of them all. Numbers or
+    scalar tensors.
+    """
+    delta, delta_rest = mean - old, rest - old_rest
+    between = (delta + delta_rest) ** 2 * (before * share)
+    moved = delta * share
+    new = old + moved
+    # What rounding took from ``new`` (Knuth's two-sum) goes to the rest.
+    back = new - old
+    lost = (old - (new - back)) + (moved - back)
+    return new, old_rest + delta_rest * share + lost, between
+
+
+_merge_numbers = numba.njit(nogil=True, cache=True)(_merge)
 
 
 def _add_histogram(wide: Tensor, ints: Tensor) -> None:
@@ -153,7 +175,7 @@ class NumbaKernel:
 
 def _as_block(x: Tensor) -> Tensor:
     """View as contiguous (outer, channels, inner) without a copy where the layout allows it."""
-    x = x.detach()
+    x = x.detach().resolve_neg()
     if x.ndim < 2:
         return x.reshape(1, 1, -1)
     if x.is_contiguous():
@@ -182,15 +204,16 @@ def _reduce_block(  # pragma: no cover - compiled
                 x = np.float64(block[i, c, j])
                 if x > 0.0:
                     alive[c] = True
-                above += x > above_threshold
+                above += int(x > above_threshold)
                 if math.isfinite(x):
                     finite += 1
                     partial += x
                     low = min(low, x)
                     high = max(high, x)
-                    near += abs(x) <= near_zero_eps
-                    scaled = min(max(math.floor(x * 4.0), -41.0), 40.0)
-                    ints[HIST + 41 + int(scaled)] += 1
+                    near += int(abs(x) <= near_zero_eps)
+                    # Brought into range first: floor gives an int64, which huge values overflow.
+                    scaled = min(max(x * 4.0, -41.0), 40.0)
+                    ints[HIST + 41 + math.floor(scaled)] += 1
                 elif x > 0.0:
                     ints[INTS - 1] += 1
                 elif x < 0.0:
@@ -198,20 +221,25 @@ def _reduce_block(  # pragma: no cover - compiled
         total += partial
     mean = total / finite if finite > 0 else 0.0
     squares = 0.0
+    rest = 0.0
     for i in range(outer):
         partial = 0.0
+        drift = 0.0
         for c in range(channels):
             for j in range(inner):
                 delta = np.float64(block[i, c, j]) - mean
                 if math.isfinite(delta):
                     partial += delta * delta
+                    drift += delta
         squares += partial
+        rest += drift
     if finite > 0:
+        rest /= finite
         before = ints[FINITE]
         share = finite / (before + finite)
-        delta = mean - floats[MEAN]
-        floats[MEAN] += delta * share
-        floats[SQUARES] += squares + delta * delta * (before * share)
+        new = _merge_numbers(before, share, floats[MEAN], floats[REST], mean, rest)
+        floats[MEAN], floats[REST] = new[0], new[1]
+        floats[SQUARES] += max(squares - finite * rest * rest, 0.0) + new[2]
         floats[MIN] = min(floats[MIN], low)
         floats[MAX] = max(floats[MAX], high)
     ints[COUNT] += block.size

@@ -1,16 +1,17 @@
-"""Which modules of a model are recorded, and under which names."""
+"""Which modules of a model are recorded, under which names, and the hooks they carry."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 from torch.nn.modules import activation
 
 from tracking.errors import BadOption
 
-__all__ = ["check_layers", "layer_name", "matching_layers", "select_layers"]
+__all__ = ["Hook", "check_layers", "layer_name", "matching_layers", "select_layers"]
 
 # Attention lives in the same module of torch but is a block with parameters, not a non-linearity.
 NON_LINEARITIES = tuple(
@@ -18,6 +19,24 @@ NON_LINEARITIES = tuple(
     for name in activation.__all__
     if (kind := getattr(activation, name)) is not nn.MultiheadAttention
 )
+
+
+class Hook:
+    """A hook of a module that a copy of the module (deepcopy, pickle) does not take along.
+
+    Weights are often averaged in a copy of the model; its outputs are not the model's, and what
+    the hook holds (files, threads) cannot be copied. The copy's hook does nothing.
+    """
+
+    def __init__(self, call: Callable[..., None] | None) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> None:
+        if self._call is not None:
+            self._call(*args)
+
+    def __reduce__(self) -> tuple[type[Hook], tuple[None]]:
+        return Hook, (None,)
 
 
 def layer_name(qualified: str) -> str:

@@ -1,46 +1,38 @@
-"""One run in an MLflow tracking store: opening it, and delivering what a spool holds for it."""
+"""One run in an MLflow tracking store, addressed by its id; there is no global active run."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import mlflow
-import numpy as np
 from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.schema import TensorDatasetSchema
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.types import Schema, TensorSpec
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.db.utils import create_sqlalchemy_engine
+from mlflow.tracking.context.registry import resolve_tags
 
 from tracking.errors import BadTracking
+from tracking.reasons import masked, reason
 
-__all__ = ["MlflowRun", "masked"]
+__all__ = ["MlflowRun"]
 
-T = TypeVar("T")
-
-METRICS_PER_BATCH = 1000
-OTHERS_PER_BATCH = 100
-# Answers that another attempt will not change.
-FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
+ATTEMPTS, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 
 class MlflowRun:
-    """One run in a tracking store, addressed by its id; there is no global active run."""
+    """One run in a tracking store."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, run: Run) -> None:
         self.client = client
-        self.run_id = run_id
+        self.run_id = str(run.info.run_id)
+        self.experiment_id = str(run.info.experiment_id)
         # `mlflow run` logs an entry point's parameters itself, as the text that was given: 1e-2
         # there and 0.01 here would be a change of value, which MLflow refuses.
-        run = client.get_run(run_id)
-        self._known_params = set(run.data.params)
-        self.experiment_id = str(run.info.experiment_id)
+        self.known_params = frozenset(run.data.params)
 
     @classmethod
     def open(cls, experiment: str, name: str = "") -> MlflowRun:
@@ -49,67 +41,78 @@ class MlflowRun:
         The store is MLflow's own choice: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db.
         Raises BadTracking: the store cannot be reached or used.
         """
-        uri = mlflow.get_tracking_uri()
-        # MLflow's seven attempts take minutes; the sink has attempts of its own.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        uri = _absolute(mlflow.get_tracking_uri())
         try:
-            client = MlflowClient(uri)
-            begun = os.environ.get("MLFLOW_RUN_ID")
-            if begun:
-                return cls(client, begun)
-            run = client.create_run(_experiment_id(client, experiment), run_name=name or None)
-            return cls(client, run.info.run_id)
+            with _first_contact():
+                client = _client(uri)
+                begun = os.environ.get("MLFLOW_RUN_ID")
+                run = _continue(client, begun, name) if begun else _begin(client, experiment, name)
+                return cls(client, run)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadTracking(f"MLflow store {masked(uri)}: cannot be used ({reason})") from None
+            raise BadTracking(
+                f"MLflow store {masked(uri)} cannot be used: {reason(error)}; "
+                "check MLFLOW_TRACKING_URI, and that its server runs"
+            ) from None
+
+    @classmethod
+    def find(cls, uri: str, run_id: str) -> MlflowRun:
+        """A run that exists. Raises what the client raises."""
+        with _first_contact():
+            client = _client(uri)
+            return cls(client, client.get_run(run_id))
 
     @property
     def tracking_uri(self) -> str:
+        """For MLflow; it may hold a password."""
         return str(self.client.tracking_uri)
 
-    def deliver(self, entries: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Send entries of a spool; returns a line for each batch that MLflow refuses for good.
+    @property
+    def shown_uri(self) -> str:
+        """For people: the tracking URI without a password."""
+        return masked(self.tracking_uri)
 
-        Raises whatever the client raises where another attempt may help.
-        """
-        refused = []
-        for send in self._calls(entries):
-            try:
-                send()
-            except MlflowException as error:
-                if error.error_code not in FINAL:
-                    raise
-                refused.append(str(error).splitlines()[0])
-        return refused
+    def check(self) -> None:
+        """Raises MlflowException: the run has been deleted. It may be restored in the UI."""
+        if self.client.get_run(self.run_id).info.lifecycle_stage != "active":
+            raise MlflowException(f"run {self.run_id} has been deleted in MLflow; restore it")
 
-    def _calls(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[Callable[[], Any]]:
-        log_batch = partial(self.client.log_batch, self.run_id)
-        metrics = (point for entry in entries for point in entry.get("metrics", ()))
-        for points in _chunks((_metric(*point) for point in metrics), METRICS_PER_BATCH):
-            yield partial(log_batch, metrics=points)
-        params = {k: v for entry in entries for k, v in entry.get("params", {}).items()}
-        new = (Param(k, v) for k, v in params.items() if k not in self._known_params)
-        for chunk in _chunks(new, OTHERS_PER_BATCH):
-            yield partial(log_batch, params=chunk)
-        tags = {k: v for entry in entries for k, v in entry.get("tags", {}).items()}
-        for some in _chunks((RunTag(k, v) for k, v in tags.items()), OTHERS_PER_BATCH):
-            yield partial(log_batch, tags=some)
-        for dataset in (entry["dataset"] for entry in entries if "dataset" in entry):
-            yield partial(self.client.log_inputs, self.run_id, [_dataset_input(dataset)])
-        for path, folder in (entry["artifact"] for entry in entries if "artifact" in entry):
-            yield partial(self.client.log_artifact, self.run_id, path, folder or None)
-        for status in (entry["finish"] for entry in entries if "finish" in entry):
-            yield partial(self.client.set_terminated, self.run_id, status)
+    def is_running(self) -> bool:
+        """Whether the store believes that the run still goes on."""
+        return self.client.get_run(self.run_id).info.status in {"RUNNING", "SCHEDULED"}
+
+    def end(self, status: str, seconds: float) -> None:
+        """Set the final status (FINISHED, FAILED, KILLED) and the time, in Unix seconds."""
+        self.client.set_terminated(self.run_id, status, int(seconds * 1000))
 
 
-def masked(uri: str) -> str:
-    """A URI without the password in it."""
-    scheme, separator, rest = uri.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    if not at:
-        return uri
-    return f"{scheme}{separator}{credentials.partition(':')[0]}:***@{host}"
+def _client(uri: str) -> MlflowClient:
+    """A client whose store answers.
+
+    MLflow would try to reach a database ten times, over two minutes; here it is tried once first.
+    """
+    kind = uri.partition(":")[0].partition("+")[0]
+    if kind in DATABASE_ENGINES:
+        if kind == "sqlite":
+            # As MLflow does, since SQLite makes a file but no folder for it.
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_sqlalchemy_engine(uri)
+        try:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("SELECT 1")
+        finally:
+            engine.dispose()
+    return MlflowClient(uri)
+
+
+def _continue(client: MlflowClient, run_id: str, name: str) -> Run:
+    client.update_run(run_id, status="RUNNING", name=name or None)
+    return client.get_run(run_id)
+
+
+def _begin(client: MlflowClient, experiment: str, name: str) -> Run:
+    # Source, user and git commit, as the UI shows them for runs that `mlflow run` begins.
+    tags = resolve_tags()
+    return client.create_run(_experiment_id(client, experiment), tags=tags, run_name=name or None)
 
 
 def _experiment_id(client: MlflowClient, name: str) -> str:
@@ -117,32 +120,38 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     if given and name == "Default":
         return given
     found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found else client.create_experiment(name))
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:
+            # Another process may have created it just now.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
 
 
-def _metric(key: str, value: float, step: int, time: float) -> Metric:
-    return Metric(key, value, int(time * 1000), step)
+def _absolute(uri: str) -> str:
+    """A relative path to a SQLite file made absolute: records may be sent from another folder."""
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or path.startswith("/"):
+        return uri
+    return f"sqlite:///{Path(path).absolute()}"
 
 
-def _dataset_input(info: Mapping[str, Any]) -> DatasetInput:
-    """MLflow's description of a data set: identity, source, shapes and sizes, but not the data."""
-    source = CodeDatasetSource({"source": info["source"]})
-    schema = TensorDatasetSchema(
-        features=Schema([TensorSpec(np.dtype("uint8"), (-1, *info["image_shape"]))]),
-        targets=Schema([TensorSpec(np.dtype("int64"), (-1,))]),
-    )
-    dataset = Dataset(
-        name=info["name"],
-        digest=info["digest"],
-        source_type="code",
-        source=source.to_json(),
-        schema=json.dumps({"mlflow_tensorspec": schema.to_dict()}),
-        profile=json.dumps({"images": info["sizes"], "classes": list(info["classes"])}),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+@contextmanager
+def _first_contact() -> Iterator[None]:
+    """Settings of MLflow's client, where the user has not chosen any.
 
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    source = iter(items)
-    while chunk := list(islice(source, size)):
-        yield chunk
+    Its own seven attempts take minutes, with a warning each; the sink has attempts of its own. The
+    first answer must come within 10 seconds, since someone is waiting for it; later ones within 30.
+    """
+    os.environ.setdefault(ATTEMPTS, "0")
+    # A run's end would print its URL, with the password in it; the commands say where to look.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    given = os.environ.get(TIMEOUT)
+    os.environ[TIMEOUT] = given or "10"
+    try:
+        yield
+    finally:
+        os.environ[TIMEOUT] = given or "30"

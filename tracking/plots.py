@@ -7,6 +7,7 @@ from columns that sum neighbouring steps: a picture has so many pixels, not more
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tracking.kernels import HIST_EDGES
 
@@ -28,6 +30,14 @@ __all__ = [
 ]
 
 COLUMNS = 800
+PANEL = (5.2, 3.2)
+"""Inches; with its titles, labels and colour bar."""
+OUTER = 0.75
+"""Height of the rows for what is below -10 and above 10: enough for a label of their own."""
+PIXELS = 40e6
+"""A picture of a thousand layers must not need gigabytes: it gets fewer dots per inch."""
+NAME = 46
+"""Letters of a layer's name that fit on one line."""
 CURVES = (
     ("mean", "mean"),
     ("std", "standard deviation"),
@@ -39,48 +49,57 @@ CURVES = (
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    width, height = figure.get_size_inches()
+    figure.savefig(path, dpi=min(110.0, math.sqrt(PIXELS / (width * height))))
     return path
 
 
 def color_dim_figure(stats: pa.Table, layers: Sequence[str]) -> Figure:
-    """Colour-dim: x = recorded step, y = activation, colour = log(1 + count).
+    """Colour-dim: x = recorded step of training, y = activation, colour = log(1 + count).
 
     One panel for each layer. The lowest row of a panel holds what is below -10, the highest what
     is above 10, so an exploding layer stays in the picture; rows that stay empty throughout are
     cut off at the top and the bottom. Source of the idea: Stefano Giomo, fastai forum, 2018.
     """
-    columns = min(len(layers), 1 if len(layers) == 1 else 3)
-    rows = math.ceil(len(layers) / columns)
-    size = (9.0, 5.0) if len(layers) == 1 else (5.2 * columns, 3.2 * rows + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, layer in zip(axes, layers, strict=False):
-        _color_dim(figure, ax, stats.filter(pc.equal(stats["layer"], layer)), layer)
-    for ax in axes[len(layers) :]:
-        ax.set_visible(False)
+    columns = min(len(layers), max(3, math.ceil(math.sqrt(len(layers) / 3)))) or 1
+    rows = math.ceil(len(layers) / columns) or 1
+    width, height = (9.0, 5.0) if len(layers) == 1 else PANEL
+    figure = Figure(figsize=(width * columns, height * rows))
+    # Places in inches: matplotlib's layout engines take a minute for a hundred panels.
+    for position, layer in enumerate(layers):
+        row, column = divmod(position, columns)
+        left, bottom = column * width + 0.7, (rows - 1 - row) * height + 0.55
+        place = (left, bottom, width - 1.75, height - 0.98)
+        sides = (width * columns, height * rows) * 2
+        ax = figure.add_axes(tuple(np.divide(place, sides)))
+        _color_dim(figure, ax, _train_rows(stats, layer), layer)
     return figure
 
 
 def layer_stats_figure(stats: pa.Table, layers: Sequence[str]) -> Figure:
     """Mean, standard deviation, share near zero and share of dead channels against the step."""
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    names = [_short(layer) for layer in layers]
+    per_row = max(1, min(5, int(10.5 / (0.6 + 0.08 * max(map(len, names), default=1)))))
+    height = 6.8 + 0.21 * math.ceil(len(names) / per_row)
+    figure = Figure(figsize=(11, height), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True).ravel()
-    for position, layer in enumerate(layers):
-        rows = stats.filter(pc.equal(stats["layer"], layer))
+    for position, (layer, name) in enumerate(zip(layers, names, strict=True)):
+        rows = _train_rows(stats, layer)
         steps = rows["step"].to_numpy()
         color = _color(position, len(layers))
         for ax, (column, _) in zip(axes, CURVES, strict=True):
-            values = rows[column].to_numpy(zero_copy_only=False).astype(float)
-            ax.plot(*_thinned(steps, values), color=color, label=layer, linewidth=1.2)
+            values = _floats(rows, column)
+            ax.plot(*_thinned(steps, values), _line(steps), color=color, label=name, linewidth=1.2)
     for ax, (_, title) in zip(axes, CURVES, strict=True):
         ax.set_title(title)
         ax.grid(alpha=0.3)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in axes[2:]:
         ax.set_xlabel("step")
         ax.set_ylim(-0.02, 1.02)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, max(1, len(labels))))
+    if labels:
+        figure.legend(handles, labels, loc="outside lower center", ncols=per_row)
     return figure
 
 
@@ -95,16 +114,16 @@ def schedule_figure(steps: pa.Table) -> Figure:
     first = steps.filter(pc.equal(steps["group"], steps["group"][0])) if len(steps) else steps
     x = first["step"].to_numpy()
     for ax, (column, label, color) in zip(figure.subplots(3, 1, sharex=True), curves, strict=True):
-        values = first[column].to_numpy(zero_copy_only=False).astype(float)
         pale = 0.35 if column == "loss" else 1.0
-        ax.plot(x, values, color=color, alpha=pale, linewidth=1.2, label=label)
+        values = _floats(first, column)
+        ax.plot(x, values, _line(x), color=color, alpha=pale, linewidth=1.2, label=label)
         if column == "loss":
-            smooth = first["loss_smooth"].to_numpy(zero_copy_only=False).astype(float)
-            ax.plot(x, smooth, color=color, label="smoothed")
+            ax.plot(x, _floats(first, "loss_smooth"), _line(x), color=color, label="smoothed")
             ax.legend()
             ax.set_xlabel("step")
         ax.set_ylabel(label)
         ax.grid(alpha=0.3)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -130,7 +149,7 @@ def lr_range_figure(
 
 
 def _color_dim(figure: Figure, ax: Axes, rows: pa.Table, layer: str) -> None:
-    ax.set_title(layer)
+    ax.set_title("\n".join(textwrap.wrap(_short(layer, 2 * NAME), NAME)), fontsize=10)
     ax.set_xlabel("step")
     ax.set_ylabel("activation")
     if not len(rows):
@@ -140,15 +159,28 @@ def _color_dim(figure: Figure, ax: Axes, rows: pa.Table, layer: str) -> None:
     used = np.flatnonzero(counts.any(axis=0))
     low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, counts.shape[1])
     # The two outer bins have no width of their own: they are drawn as one row each.
-    edges = np.concatenate([[-10.25], HIST_EDGES, [10.25]])[low : high + 1]
-    mesh = ax.pcolormesh(steps, edges, np.log1p(counts[:, low:high].T), cmap="viridis", vmin=0)
-    for bin_, edge, text in ((0, -10.0, "below"), (counts.shape[1] - 1, 10.0, "above")):
-        if low <= bin_ < high:
-            ax.axhline(edge, color="white", linewidth=0.6)
-            ax.annotate(
-                f"{text} {edge:g}", (steps[0], edge), color="white", fontsize=7, va="center"
-            )
-    figure.colorbar(mesh, ax=ax, label="log(1 + count)")
+    edges = np.concatenate([[-10.0 - OUTER], HIST_EDGES, [10.0 + OUTER]])[low : high + 1]
+    colors = np.log1p(counts[:, low:high].T)
+    mesh = ax.pcolormesh(steps, edges, colors, cmap="viridis", vmin=0, vmax=colors.max() or 1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _label_outer_rows(ax, edges)
+    bar = ax.inset_axes((1.02, 0.0, 0.2 / ax.get_position().width / figure.get_figwidth(), 1.0))
+    figure.colorbar(mesh, cax=bar, label="log(1 + count)")
+
+
+def _label_outer_rows(ax: Axes, edges: npt.NDArray[np.float64]) -> None:
+    inner = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(
+        max(edges[0], -10.0), min(edges[-1], 10.0)
+    )
+    ticks = {tick: f"{tick:g}" for tick in inner if edges[0] <= tick <= edges[-1]}
+    for sign, text, edge in ((-1, "< -10", edges[0]), (1, "> 10", edges[-1])):
+        if abs(edge) > 10:
+            # Its label takes the place of the nearest one of the scale.
+            ticks = {tick: label for tick, label in ticks.items() if sign * tick < 9}
+            ticks[sign * (10 + OUTER / 2)] = text
+            ax.axhline(sign * 10, color="white", linewidth=0.6)
+    ax.set_yticks(list(ticks), labels=list(ticks.values()))
+    ax.set_ylim(edges[0], edges[-1])
 
 
 def _columns(rows: pa.Table) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -179,3 +211,24 @@ def _color(position: int, count: int) -> tuple[float, float, float, float]:
     # From the input's side (dark) to the output's side (bright), so depth can be read off.
     red, green, blue, alpha = colormaps["plasma"](0.85 * position / max(1, count - 1))
     return red, green, blue, alpha
+
+
+def _train_rows(stats: pa.Table, layer: str) -> pa.Table:
+    """A layer's rows; validation, where it was recorded, has other data and is kept apart."""
+    return stats.filter(pc.and_(pc.equal(stats["layer"], layer), pc.equal(stats["mode"], "train")))
+
+
+def _floats(rows: pa.Table, column: str) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = rows[column].to_numpy(zero_copy_only=False).astype(float)
+    return values
+
+
+def _line(steps: npt.NDArray[np.int64]) -> str:
+    """A line has no length where there is only one step."""
+    return "o" if len(steps) == 1 else "-"
+
+
+def _short(name: str, letters: int = NAME) -> str:
+    """A long name without its middle: the beginning says where, the end says what."""
+    half = (letters - 1) // 2
+    return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"

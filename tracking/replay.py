@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlflow import MlflowClient
-
 from tracking.errors import BadTracking, RecordsWaiting
-from tracking.mlflow_run import MlflowRun, masked
-from tracking.session import first_line, records_root
-from tracking.spool import Spool
+from tracking.mlflow_delivery import Delivery
+from tracking.mlflow_run import MlflowRun
+from tracking.reasons import reason
+from tracking.run_folders import records_root, remove_run_folder
+from tracking.spool import Spool, SpoolInUse
 
 __all__ = ["replay_all"]
 
@@ -19,6 +18,8 @@ __all__ = ["replay_all"]
 def replay_all(directory: Path | None = None) -> Iterator[str]:
     """Deliver every spool below ``directory``; gives a line for each run and removes its folder.
 
+    A run whose process is still at work, or that another replay is sending, is left alone. A run
+    whose process was killed ends as KILLED, and what lies in its folder goes along.
     Raises BadTracking: there is no such folder; RecordsWaiting, after all have been tried: a store
     still cannot be reached.
     """
@@ -33,19 +34,46 @@ def replay_all(directory: Path | None = None) -> Iterator[str]:
         try:
             yield _replay(folder)
         except Exception as error:
-            failures.append(f"{folder.parent}: {first_line(error)}")
+            failures.append(f"{folder.parent} ({reason(error)})")
     if failures:
-        raise RecordsWaiting(f"records still wait: {'; '.join(failures)}")
+        raise RecordsWaiting(f"records still wait in {', '.join(failures)}")
 
 
 def _replay(folder: Path) -> str:
-    spool = Spool(folder)
-    uri, run_id = spool.target["tracking_uri"], spool.target["run_id"]
-    run = MlflowRun(MlflowClient(uri), run_id)
-    while spool.waiting:
-        entries, offset = spool.read()
-        run.deliver(entries)
-        spool.acknowledge(offset)
-    spool.close()
-    shutil.rmtree(folder.parent)
-    return f"run {run_id}: delivered to {masked(uri)}"
+    try:
+        spool = Spool(folder)
+    except SpoolInUse:
+        return f"run {folder.parent.name}: in use by another process, left alone"
+    try:
+        run = MlflowRun.find(spool.target["tracking_uri"], spool.target["run_id"])
+        delivery = Delivery(spool, run)
+        while delivery.send():
+            pass
+        killed = run.is_running()
+        if killed:
+            _end_killed(run, spool)
+        remove_run_folder(folder.parent)
+    finally:
+        spool.close()
+    return _outcome(run, delivery, killed)
+
+
+def _end_killed(run: MlflowRun, spool: Spool) -> None:
+    """What the process had no time for: hand over what it had recorded, and end the run."""
+    directory = spool.directory.parent
+    for half_written in directory.rglob("*.tmp"):
+        half_written.unlink()
+    for path in sorted(directory.iterdir()):
+        if path != spool.directory:
+            run.client.log_artifact(run.run_id, str(path))
+    tags = {"layerscope.state": "killed", "layerscope.reason": "the process was killed"}
+    for key, value in tags.items():
+        run.client.set_tag(run.run_id, key, value)
+    run.end("KILLED", spool.last_written)
+
+
+def _outcome(run: MlflowRun, delivery: Delivery, killed: bool) -> str:
+    parts = [f"run {run.run_id}: delivered to {run.shown_uri}"]
+    if killed:
+        parts.append("its process was killed, so it ended as KILLED")
+    return "; ".join([*parts, *filter(None, [delivery.refusals()])])

@@ -7,7 +7,9 @@ server is away, and what a killed process left behind can be sent later by anoth
 
 from __future__ import annotations
 
+import fcntl
 import json
+import mmap
 import os
 import threading
 from pathlib import Path
@@ -15,14 +17,21 @@ from typing import Any
 
 from tracking.errors import BadTracking
 
-__all__ = ["Spool"]
+__all__ = ["Spool", "SpoolInUse"]
+
+
+class SpoolInUse(BadTracking):
+    """Another process writes to the spool or sends it, or has just finished with it."""
 
 
 class Spool:
     """Appended to by the training thread, read and acknowledged by one other.
 
+    One process at a time has a spool; its lock goes with the process, however that ends.
     ``target`` (tracking URI, run id) is stored beside the entries, for whoever sends them later;
-    without it an existing spool is opened. Raises BadTracking: no spool there, or not writable.
+    without it an existing spool is opened; ``last_written`` then says when its process was last
+    heard of, in Unix seconds. Raises SpoolInUse; BadTracking: no spool there, or the
+    folder cannot be written.
     """
 
     def __init__(self, directory: Path, target: dict[str, str] | None = None) -> None:
@@ -33,13 +42,23 @@ class Spool:
         try:
             if target is not None:
                 directory.mkdir(parents=True, exist_ok=True)
-                (directory / "target.json").write_text(json.dumps(target), encoding="utf-8")
-            text = (directory / "target.json").read_text(encoding="utf-8")
             self._file = self._entries.open("ab")
         except OSError as error:
             raise BadTracking(f"{directory}: no usable spool ({error.strerror})") from None
-        self.target: dict[str, str] = json.loads(text)
-        self._cut_torn_line()
+        try:
+            self._claim()
+            if target is not None:
+                self._write_target(target)
+            text = (directory / "target.json").read_text(encoding="utf-8")
+            self.target: dict[str, str] = json.loads(text)
+            self.last_written = self._entries.stat().st_mtime
+            self._cut_torn_line()
+        except (OSError, ValueError) as error:
+            self._file.close()
+            raise BadTracking(f"{directory}: no usable spool ({error})") from None
+        except BaseException:
+            self._file.close()
+            raise
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add an entry; it is with the operating system when the call returns."""
@@ -49,13 +68,15 @@ class Spool:
             self._file.flush()
 
     def read(self, at_most: int = 1 << 20) -> tuple[list[dict[str, Any]], int]:
-        """Entries not yet acknowledged, about ``at_most`` bytes of them, and the offset after."""
+        """Entries not yet acknowledged, about ``at_most`` bytes of them, and the offset after.
+
+        A line that a failing disk has spoilt comes as ``{"damaged": text}``.
+        """
+        begin = self._offset()
         with self._entries.open("rb") as file:
-            file.seek(self._offset())
-            lines = file.readlines(at_most)
-            whole = [line for line in lines if line.endswith(b"\n")]
-            end = self._offset() + sum(map(len, whole))
-        return [json.loads(line) for line in whole], end
+            file.seek(begin)
+            whole = [line for line in file.readlines(at_most) if line.endswith(b"\n")]
+        return [_parsed(line) for line in whole], begin + sum(map(len, whole))
 
     def acknowledge(self, offset: int) -> None:
         """Everything before ``offset`` has been delivered."""
@@ -69,18 +90,54 @@ class Spool:
         return self._offset() < self._entries.stat().st_size
 
     def close(self) -> None:
-        """Close the file; the entries stay on disk."""
+        """Let another process have the spool; the entries stay on disk."""
         self._file.close()
+
+    def _claim(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpoolInUse(f"{self.directory}: in use by another process") from None
+        except OSError as error:
+            raise BadTracking(
+                f"{self.directory}: files cannot be locked there ({error.strerror}); "
+                "set LAYERSCOPE_RECORDS to a folder on a local disk"
+            ) from None
+        # Whoever had the lock may have sent everything and removed the folder since `open`.
+        if not self._entries.exists():
+            raise SpoolInUse(f"{self.directory}: another process has just sent and removed it")
+
+    def _write_target(self, target: dict[str, str]) -> None:
+        """Readable by the owner alone, since the URI of a store may hold a password."""
+        half = self.directory / "target.tmp"
+        half.touch(mode=0o600)
+        half.write_text(json.dumps(target), encoding="utf-8")
+        half.replace(self.directory / "target.json")
 
     def _offset(self) -> int:
         try:
             return int(self._acknowledged.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
+            # Empty after a power cut: sending again does no harm, leaving out would.
             return 0
 
     def _cut_torn_line(self) -> None:
         """Drop what a killed process left of a last line, or the next entry would join it."""
-        content = self._entries.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        size = self._entries.stat().st_size
+        if not size:
+            return
+        with (
+            self._entries.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            whole = content.rfind(b"\n") + 1
+        if whole < size:
             os.truncate(self._entries, whole)
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    return entry if isinstance(entry, dict) else {"damaged": line.decode(errors="replace")}

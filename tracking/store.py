@@ -7,9 +7,12 @@ into one file and then removes them; memory holds one row group at a time.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,20 +25,22 @@ __all__ = ["RecordFile", "read_batches", "read_records"]
 # Rows gathered into one row group of the compacted file.
 ROW_GROUP = 1 << 15
 
+# With checksums, a page that was damaged on disk is refused instead of read as other numbers.
+_FORMAT = {"compression": "zstd", "write_page_checksum": True}
+
 
 class RecordFile:
     """One table of records that grows by parts and ends as ``<directory>/<name>``.
 
     Without ``directory`` the file lives in a temporary one, which goes when this object does.
-    The first part decides the schema beside ``schema``'s own columns: later columns are added.
-    Raises BadTracking: the directory cannot be made or written.
+    What an earlier run left there under this name is removed. Columns of the parts that ``schema``
+    lacks are added to it. Raises BadTracking: the directory cannot be made or written.
     """
 
     def __init__(self, name: str, schema: pa.Schema, directory: Path | str | None = None) -> None:
-        self._temporary = None
         if directory is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="layerscope-")
-            directory = self._temporary.name
+            directory = tempfile.mkdtemp(prefix="layerscope-")
+            weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         self.path = Path(directory) / name
         self._schema = schema
         self._parts = self.path.parent / "parts" / self.path.stem
@@ -43,10 +48,13 @@ class RecordFile:
         self._closed = False
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
+            for stale in [self.path, *self._parts.iterdir()]:
+                stale.unlink(missing_ok=True)
         except OSError as error:
-            raise BadTracking(f"{self._parts}: cannot be made ({error.strerror})") from None
-        for stale in [self.path, *self._parts.iterdir()]:
-            stale.unlink(missing_ok=True)
+            reason = f"{error.filename}: {error.strerror}"
+            raise BadTracking(f"{self.path}: cannot be written ({reason})") from None
+        if not os.access(self._parts, os.W_OK):
+            raise BadTracking(f"{self.path}: cannot be written ({self._parts}: no permission)")
 
     def append(self, table: pa.Table) -> None:
         """Write a table as the next part."""
@@ -59,7 +67,10 @@ class RecordFile:
         return self.path if self._closed else self._parts
 
     def close(self) -> Path:
-        """Join the parts into ``path``; without any part the file is empty but has its schema."""
+        """Join the parts into ``path``; without any part the file is empty but has its schema.
+
+        Raises RecordsDamaged: a part cannot be read; it is named, and all parts stay.
+        """
         if not self._closed:
             _compact(self._parts, self.path, self._schema)
             shutil.rmtree(self._parts.parent if _only_child(self._parts) else self._parts)
@@ -85,12 +96,18 @@ def read_batches(source: Path) -> Iterator[pa.Table]:
     if not files:
         raise RecordsDamaged(f"{source}: holds no records")
     for file in files:
-        try:
-            with pq.ParquetFile(file) as parquet:
-                yield from _row_groups(parquet)
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise RecordsDamaged(f"{file}: cannot be read as Parquet ({reason})") from None
+        with _opened(file) as parquet:
+            yield from _row_groups(parquet)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            yield parquet
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise RecordsDamaged(f"{file}: cannot be read as Parquet ({reason})") from None
 
 
 def _row_groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:
@@ -102,10 +119,13 @@ def _row_groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:
 
 def _compact(parts: Path, target: Path, schema: pa.Schema) -> None:
     files = sorted(parts.glob("*.parquet"))
-    schemas = [pq.read_schema(file) for file in files]
+    schemas = []
+    for file in files:
+        with _opened(file) as parquet:
+            schemas.append(parquet.schema_arrow)
     whole = pa.unify_schemas([schema, *schemas]).with_metadata(schema.metadata)
     half = target.with_suffix(".tmp")
-    with pq.ParquetWriter(half, whole, compression="zstd") as writer:
+    with pq.ParquetWriter(half, whole, **_FORMAT) as writer:
         gathered: list[pa.Table] = []
         for table in read_batches(parts) if files else []:
             gathered.append(table)
@@ -125,7 +145,7 @@ def _join(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
 
 def _write_whole(table: pa.Table, path: Path) -> None:
     half = path.with_suffix(".tmp")
-    pq.write_table(table, half, compression="zstd")
+    pq.write_table(table, half, **_FORMAT)
     half.replace(path)
 
 

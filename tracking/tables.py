@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from tracking import __version__
 from tracking.errors import RecordsDamaged
 from tracking.kernels import HIST_BINS, HIST_EDGES
 from tracking.records import HyperParams, LayerStats
@@ -32,6 +34,38 @@ FORMAT = 1
 
 _KEY = b"layerscope"
 
+_STATS = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("layer", pa.dictionary(pa.int32(), pa.string())),
+        ("mode", pa.dictionary(pa.int32(), pa.string())),
+        ("count", pa.int64()),
+        ("mean", pa.float64()),
+        ("std", pa.float64()),
+        ("min", pa.float64()),
+        ("max", pa.float64()),
+        ("near_zero", pa.float64()),
+        ("above", pa.int64()),
+        ("dead_channels", pa.float64()),
+        ("nonfinite", pa.int64()),
+        ("hist", pa.list_(pa.int64(), HIST_BINS)),
+    ]
+)
+_STEPS = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("epoch", pa.int64()),
+        ("group", pa.dictionary(pa.int32(), pa.string())),
+        ("lr", pa.float64()),
+        ("momentum", pa.float64()),
+        ("weight_decay", pa.float64()),
+        ("batch_size", pa.int64()),
+        ("loss", pa.float64()),
+        ("loss_smooth", pa.float64()),
+        ("time", pa.float64()),
+    ]
+)
+
 
 @dataclass(frozen=True)
 class StatsSettings:
@@ -45,25 +79,7 @@ class StatsSettings:
 
 def stats_schema(settings: StatsSettings) -> pa.Schema:
     """Columns of activations/stats.parquet, with edges, thresholds and versions as metadata."""
-    meta = {"format": FORMAT, "hist_edges": HIST_EDGES.tolist(), **asdict(settings)}
-    return pa.schema(
-        [
-            ("step", pa.int64()),
-            ("layer", pa.dictionary(pa.int32(), pa.string())),
-            ("mode", pa.dictionary(pa.int32(), pa.string())),
-            ("count", pa.int64()),
-            ("mean", pa.float64()),
-            ("std", pa.float64()),
-            ("min", pa.float64()),
-            ("max", pa.float64()),
-            ("near_zero", pa.float64()),
-            ("above", pa.int64()),
-            ("dead_channels", pa.float64()),
-            ("nonfinite", pa.int64()),
-            ("hist", pa.list_(pa.int64(), HIST_BINS)),
-        ],
-        metadata={_KEY: json.dumps(meta).encode()},
-    )
+    return _with_metadata(_STATS, hist_edges=HIST_EDGES.tolist(), **asdict(settings))
 
 
 def stats_table(records: Sequence[LayerStats], settings: StatsSettings) -> pa.Table:
@@ -85,51 +101,50 @@ def read_stats(source: Path, empty: pa.Schema | None = None) -> pa.Table:
     ``empty``: the schema to answer with while there are no parts yet.
     Raises RecordsDamaged: unreadable, no such table, or written by a newer version.
     """
-    return _read(source, empty)
+    return _read(source, empty, _STATS)
 
 
 def steps_schema() -> pa.Schema:
     """Columns of hyperparameters/steps.parquet that every optimizer has."""
-    return pa.schema(
-        [
-            ("step", pa.int64()),
-            ("epoch", pa.int64()),
-            ("group", pa.dictionary(pa.int32(), pa.string())),
-            ("lr", pa.float64()),
-            ("momentum", pa.float64()),
-            ("weight_decay", pa.float64()),
-            ("batch_size", pa.int64()),
-            ("loss", pa.float64()),
-            ("loss_smooth", pa.float64()),
-            ("time", pa.float64()),
-        ],
-        metadata={_KEY: json.dumps({"format": FORMAT}).encode()},
-    )
+    return _with_metadata(_STEPS)
 
 
 def steps_table(records: Sequence[HyperParams]) -> pa.Table:
-    """Rows of hyperparameters/steps.parquet; the optimizer's other numbers become columns."""
+    """Rows of hyperparameters/steps.parquet; the optimizer's other numbers become columns.
+
+    One that has the name of another column, such as a group's own ``step``, becomes ``group_step``.
+    """
     schema = steps_schema()
     columns = {
         field.name: pa.array([getattr(r, field.name) for r in records], type=field.type)
         for field in schema
     }
     for name in sorted({name for r in records for name in r.options}):
-        columns[name] = pa.array([r.options.get(name) for r in records], type=pa.float64())
-        schema = schema.append(pa.field(name, pa.float64()))
+        column = f"group_{name}" if name in _STEPS.names else name
+        columns[column] = pa.array([r.options.get(name) for r in records], type=pa.float64())
+        schema = schema.append(pa.field(column, pa.float64()))
     return pa.table(columns, schema=schema)
 
 
 def read_steps(source: Path, empty: pa.Schema | None = None) -> pa.Table:
     """A table of hyperparameters, from steps.parquet or its parts; otherwise like read_stats."""
-    return _read(source, empty)
+    return _read(source, empty, _STEPS)
 
 
-def _read(source: Path, empty: pa.Schema | None) -> pa.Table:
+def _with_metadata(schema: pa.Schema, **settings: object) -> pa.Schema:
+    versions = {"layerscope": __version__, "torch": torch.__version__}
+    meta = {"format": FORMAT, "versions": versions, **settings}
+    return schema.with_metadata({_KEY: json.dumps(meta).encode()})
+
+
+def _read(source: Path, empty: pa.Schema | None, expected: pa.Schema) -> pa.Table:
     if empty is not None and source.is_dir() and not any(source.glob("*.parquet")):
         return empty.empty_table()
     table = read_records(source)
     check_format(table.schema, source)
+    missing = [name for name in expected.names if name not in table.column_names]
+    if missing:
+        raise RecordsDamaged(f"{source}: is another table, without the columns {missing}")
     return table
 
 
@@ -138,10 +153,10 @@ def check_format(schema: pa.Schema, source: Path) -> dict[str, object]:
 
     Raises RecordsDamaged: the table is not one of this project's, or is of a newer format.
     """
-    raw = (schema.metadata or {}).get(_KEY)
-    if raw is None:
-        raise RecordsDamaged(f"{source}: was not written by Layerscope (no metadata)")
-    meta: dict[str, object] = json.loads(raw)
+    try:
+        meta: dict[str, object] = dict(json.loads((schema.metadata or {})[_KEY]))
+    except (KeyError, TypeError, ValueError):
+        raise RecordsDamaged(f"{source}: was not written by Layerscope (no metadata)") from None
     version = meta.get("format")
     if not isinstance(version, int) or version > FORMAT:
         raise RecordsDamaged(

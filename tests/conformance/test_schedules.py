@@ -52,7 +52,7 @@ def expected_first(config: RunConfig, steps: int) -> ScheduleValues:
 
 
 @st.composite
-def configs(draw: st.DrawFn, **fixed: Any) -> RunConfig:
+def configs(draw: st.DrawFn, /, **fixed: Any) -> RunConfig:
     name = draw(st.sampled_from(SCHEDULES))
     momenta = sorted(draw(st.tuples(*[st.floats(0, 0.999)] * 2)))
     options: dict[str, Any] = {

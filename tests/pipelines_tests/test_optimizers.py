@@ -32,7 +32,8 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu())).relu()
-        return self.head(x.mean(dim=(2, 3)))
+        scores: torch.Tensor = self.head(x.mean(dim=(2, 3)))
+        return scores
 
 
 class OneWeight(nn.Module):

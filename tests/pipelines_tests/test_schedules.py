@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -285,6 +286,18 @@ def test_every_cycle_of_warm_restarts_begins_at_the_peak() -> None:
 def test_more_restarts_than_steps_stay_at_the_peak(cycles: int, mult: float) -> None:
     config = RunConfig(schedule="warm_restarts", cycles=cycles, cycle_mult=mult)
     assert (ours(config, 50) == [0.01, 0.85]).all()
+    assert len(make_schedule(config, 50).phases) == 50
+
+
+@pytest.mark.parametrize("mult", [1 + 2**-40, 1.0005, 1.02, 1.5, 7.0])
+@pytest.mark.parametrize("cycles", [1, 3, 20])
+def test_lengths_of_warm_restarts_are_exact(mult: float, cycles: int) -> None:
+    steps, exact = 10**7 + 1, Fraction(mult)
+    config = RunConfig(schedule="warm_restarts", cycles=cycles, cycle_mult=mult)
+    starts = [phase.start for phase in make_schedule(config, steps).phases]
+    assert starts == [
+        round(steps * (exact**cycle - 1) / (exact**cycles - 1)) for cycle in range(cycles)
+    ]
 
 
 def test_cycles_that_grow_beyond_any_number_leave_the_last_one() -> None:

@@ -1,0 +1,263 @@
+"""Servers that stop, die and come back; processes that are killed: nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.mlflow_stores import artifact_text, found_run, history, names_in
+from tracking.cli import replay
+from tracking.errors import RecordsWaiting
+from tracking.mlflow_run import MlflowRun
+from tracking.records import Metric
+from tracking.replay import replay_all
+from tracking.session import TrackedRun, tracked_run
+from tracking.spool import Spool, SpoolInUse
+
+__all__: list[str] = []
+
+ROOT = Path(__file__).parents[2]
+WORKER = """
+import signal, sys
+import layerscope
+from tracking.records import Metric
+from tracking.session import tracked_run
+
+signal.signal(signal.SIGTERM, layerscope._terminate)
+with tracked_run("tests") as tracked:
+    print(tracked.run.run_id, flush=True)
+    sys.stdin.readline()
+    for n in range(300):
+        tracked.sink.metrics([Metric("loss", n / 4, n, 1000.0 + n)])
+    (tracked.directory / "notes.txt").write_text("of use")
+    print("written", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def give(tracked: TrackedRun, first: int, last: int) -> None:
+    for n in range(first, last):
+        tracked.sink.metrics([Metric("loss", n / 4, n, 1000.0 + n)])
+
+
+def expected(count: int) -> list[tuple[float, int, int]]:
+    return [(n / 4, n, 1_000_000 + 1000 * n) for n in range(count)]
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def worker() -> Iterator[subprocess.Popen[str]]:
+    """A process with an open run: prints its id; writes after a line; ends after another."""
+    command = [sys.executable, "-c", WORKER]
+    paths = {"PYTHONPATH": str(ROOT)}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=os.environ | paths, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+# -- a server that does not answer --
+
+
+def test_training_goes_on_while_the_server_is_stopped(server: Any, patience: float) -> None:
+    with tracked_run("tests") as tracked:
+        server.signal(signal.SIGSTOP)
+        loop = threading.Thread(target=give, args=(tracked, 0, 1500), daemon=True)
+        loop.start()
+        loop.join(patience)
+        assert not loop.is_alive()
+        server.signal(signal.SIGCONT)
+    assert history(server.url, tracked.run.run_id, "loss") == expected(1500)
+    assert names_in() == []
+
+
+def test_memory_does_not_grow_while_the_server_is_stopped(server: Any) -> None:
+    with tracked_run("tests") as tracked:
+        server.signal(signal.SIGSTOP)
+        tracemalloc.start()
+        for n in range(20_000):
+            tracked.sink.tags({"note": f"{n} {'x' * 1000}"})
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        written = (tracked.directory / "spool" / "entries.jsonl").stat().st_size
+        server.signal(signal.SIGCONT)
+    assert written > 20_000_000
+    assert peak < 6_000_000
+    assert found_run(server.url, tracked.run.run_id).data.tags["note"].startswith("19999 ")
+
+
+def test_server_that_answers_again_before_patience_ends(
+    server: Any, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with tracked_run("tests", patience=patience) as tracked:
+        server.signal(signal.SIGSTOP)
+        give(tracked, 0, 50)
+        back = threading.Timer(2.0, server.signal, [signal.SIGCONT])
+        back.start()
+    back.join()
+    run = found_run(server.url, tracked.run.run_id)
+    assert run.info.status == "FINISHED"
+    assert history(server.url, tracked.run.run_id, "loss") == expected(50)
+
+
+def test_whoever_waits_may_interrupt(
+    server: Any, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    interrupt = threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT])
+    with (
+        pytest.raises(RecordsWaiting, match=r"layerscope replay "),
+        tracked_run("tests", patience=10 * patience) as tracked,
+    ):
+        server.signal(signal.SIGSTOP)
+        give(tracked, 0, 50)
+        interrupt.start()
+    server.signal(signal.SIGCONT)
+    # Here the process lives on; its thread gives the spool back when it notices.
+    within(patience, lambda: not any(t.name == "layerscope-mlflow" for t in threading.enumerate()))
+    list(replay_all())
+    assert history(server.url, tracked.run.run_id, "loss") == expected(50)
+    assert found_run(server.url, tracked.run.run_id).info.status == "FINISHED"
+    assert names_in() == []
+
+
+# -- a server that dies --
+
+
+def test_server_that_dies_comes_back_or_stays_away(
+    server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracked_run("tests") as comes_back:
+        give(comes_back, 0, 100)
+        with (
+            pytest.raises(RecordsWaiting) as waiting,
+            tracked_run("tests", patience=0.1) as stays_away,
+        ):
+            give(stays_away, 0, 100)
+            server.kill()
+            give(stays_away, 100, 200)
+        give(comes_back, 100, 200)
+        assert waiting.value.exit_code == 3
+        folder, command = stays_away.directory.absolute(), str(waiting.value).split(": ")[-1]
+        assert f"wait in {folder} (Connection refused); send them with: " in str(waiting.value)
+        assert shlex.split(command) == ["layerscope", "replay", str(folder)]
+        assert "MLflow is away (Connection refused); records wait in" in caplog.text
+        with pytest.raises(RecordsWaiting, match=r"records still wait in .* \(Connection refused"):
+            list(replay_all(folder))
+        server.start()
+    assert history(server.url, comes_back.run.run_id, "loss") == expected(200)
+    assert found_run(server.url, comes_back.run.run_id).info.status == "FINISHED"
+
+    assert found_run(server.url, stays_away.run.run_id).info.status == "RUNNING"
+    result = CliRunner().invoke(replay, [str(folder)])
+    assert result.exit_code == 0, result.output
+    assert history(server.url, stays_away.run.run_id, "loss") == expected(200)
+    assert found_run(server.url, stays_away.run.run_id).info.status == "FINISHED"
+    assert names_in() == []
+
+
+# -- a process that dies --
+
+
+def test_process_killed_while_records_wait(server: Any) -> None:
+    with worker() as process:
+        run_id = told(process)
+        server.signal(signal.SIGSTOP)
+        tell(process)
+        assert told(process) == "written"
+        assert list(replay_all()) == [f"run {run_id}: in use by another process, left alone"]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with (Path(".layerscope") / run_id / "spool" / "entries.jsonl").open("ab") as file:
+        file.write(b'{"metrics":[["loss",99.0,')
+    server.signal(signal.SIGCONT)
+    (line,) = replay_all()
+    assert line.endswith("its process was killed, so it ended as KILLED")
+    run = found_run(server.url, run_id)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["layerscope.state"] == "killed"
+    assert history(server.url, run_id, "loss") == expected(300)
+    assert artifact_text(server.url, run_id, "notes.txt") == "of use"
+    assert names_in() == []
+
+
+def test_process_stopped_by_sigterm(server: Any) -> None:
+    with worker() as process:
+        run_id = told(process)
+        tell(process)
+        assert told(process) == "written"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGTERM
+    run = found_run(server.url, run_id)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["layerscope.reason"] == "stopped (SIGTERM)"
+    assert history(server.url, run_id, "loss") == expected(300)
+    assert names_in() == []
+
+
+# -- two at once --
+
+
+def test_two_replays_at_once(server: Any, patience: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(patience)))
+    run = MlflowRun.open("tests")
+    folder = Path(".layerscope") / run.run_id / "spool"
+    spool = Spool(folder, {"tracking_uri": server.url, "run_id": run.run_id})
+    for n in range(100):
+        spool.append({"metrics": [["loss", n / 4, n, 1000.0 + n]]})
+    spool.append({"finish": ["FINISHED", 2000.0]})
+    spool.close()
+
+    server.signal(signal.SIGSTOP)
+    lines: list[str] = []
+    first = threading.Thread(target=lambda: lines.extend(replay_all()))
+    first.start()
+    within(patience, lambda: in_use(folder))
+    second = list(replay_all())
+    server.signal(signal.SIGCONT)
+    first.join(patience)
+    assert second == [f"run {run.run_id}: in use by another process, left alone"]
+    assert lines == [f"run {run.run_id}: delivered to {server.url}"]
+    assert history(server.url, run.run_id, "loss") == expected(100)
+    assert names_in() == []
+
+
+def in_use(folder: Path) -> bool:
+    try:
+        Spool(folder).close()
+    except SpoolInUse:
+        return True
+    return False

@@ -1,0 +1,219 @@
+"""What a run records, that it lasts, and that nothing stays behind on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+from pipelines.callbacks import Callback
+from pipelines.config import RunConfig
+from pipelines.loaders import Loaders
+from pipelines.recording import EpochMetrics, Recording, color_dim_file
+from pipelines.run import FitResult, prepare, train
+from pipelines.schedules import make_schedule
+from pipelines.trainer import Fit, Trainer, evaluate
+from tracking.errors import BadOption
+from tracking.hyperparameters import Recorder
+from tracking.sink import MemorySink
+
+__all__: list[str] = []
+
+CPU = torch.device("cpu")
+LoadersMaker = Callable[..., Loaders]
+ConfigMaker = Callable[..., RunConfig]
+TrainedMaker = Callable[..., FitResult]
+
+
+class Fails(Callback):
+    """Raises in one event."""
+
+    order = 200
+
+    def __init__(self, event: str, error: BaseException) -> None:
+        self.event = event
+        self.error = error
+
+    def before_fit(self, fit: Fit) -> None:
+        if self.event == "before_fit":
+            raise self.error
+
+    def after_batch(self, fit: Fit) -> None:
+        if self.event == "after_batch" and fit.step == 2:
+            raise self.error
+
+
+def trainer_of(
+    loaders: Loaders, directory: Path, *callbacks: Callback, **options: Any
+) -> tuple[Trainer, Recording, MemorySink]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sink = MemorySink()
+    recording = Recording(RunConfig(**options), model, directory, sink)
+    trainer = Trainer(model, optimizer, loaders, CPU, callbacks=[recording, *callbacks])
+    return trainer, recording, sink
+
+
+def fit(trainer: Trainer, epochs: int = 1) -> Fit:
+    return trainer.fit(epochs, lambda steps: make_schedule(RunConfig(), steps))
+
+
+def hooks_on(trainer: Trainer) -> int:
+    modules = trainer.model.modules()
+    on_model = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+    optimizer = trainer.optimizer
+    return (
+        on_model
+        + len(optimizer._optimizer_step_pre_hooks)
+        + len(optimizer._optimizer_step_post_hooks)
+    )
+
+
+# -- failures --
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(143)])
+def test_what_was_recorded_before_a_failure_is_handed_over(
+    loaders: LoadersMaker, tmp_path: Path, no_pictures: None, error: BaseException
+) -> None:
+    trainer, recording, sink = trainer_of(loaders(count=48), tmp_path, Fails("after_batch", error))
+    with pytest.raises(type(error)):
+        fit(trainer)
+    assert hooks_on(trainer) == 0
+    steps = pq.read_table(sink.logged_artifacts["hyperparameters/steps.parquet"])
+    assert steps["step"].to_pylist() == [0, 1, 2]
+    stats = pq.read_table(sink.logged_artifacts["activations/stats.parquet"])
+    assert set(stats["step"].to_pylist()) == {0, 1, 2}
+    assert "activations/color_dim.png" in sink.logged_artifacts
+    assert stats.equals(recording.activation_stats.read())
+
+
+def test_failure_before_the_first_step_leaves_empty_tables_and_no_pictures(
+    loaders: LoadersMaker, tmp_path: Path
+) -> None:
+    trainer, _, sink = trainer_of(loaders(), tmp_path, Fails("before_fit", ValueError()))
+    with pytest.raises(ValueError):  # noqa: PT011 - it is the test's own
+        fit(trainer)
+    assert hooks_on(trainer) == 0
+    assert sorted(sink.logged_artifacts) == [
+        "activations/stats.parquet",
+        "hyperparameters/steps.parquet",
+    ]
+    assert pq.read_table(sink.logged_artifacts["activations/stats.parquet"]).num_rows == 0
+
+
+def test_layers_that_match_nothing_leave_no_hook(loaders: LoadersMaker, tmp_path: Path) -> None:
+    trainer, _, sink = trainer_of(loaders(), tmp_path, layers="nothing_like_it")
+    with pytest.raises(BadOption, match="matches no module") as caught:
+        fit(trainer)
+    assert not hasattr(caught.value, "__notes__")
+    assert hooks_on(trainer) == 0
+    assert sink.logged_artifacts == {}
+
+
+def test_hooks_go_also_when_a_table_cannot_be_written(
+    loaders: LoadersMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Recorder) -> None:
+        raise OSError(28, "No space left on device")
+
+    trainer, _, _ = trainer_of(loaders(), tmp_path)
+    monkeypatch.setattr(Recorder, "flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(trainer)
+    on_model = sum(len(m._forward_hooks) for m in trainer.model.modules())
+    assert on_model == 0
+
+
+def test_recording_twice_with_one_callback_starts_anew(
+    loaders: LoadersMaker, tmp_path: Path, no_pictures: None
+) -> None:
+    trainer, recording, _ = trainer_of(loaders(count=16), tmp_path)
+    fit(trainer)
+    fit(trainer, epochs=2)
+    assert hooks_on(trainer) == 0
+    assert recording.recorder.read()["step"].to_pylist() == [0, 1, 2, 3]
+
+
+# -- what is there afterwards --
+
+
+def test_artifacts_of_the_contract(small: ConfigMaker, tmp_path: Path) -> None:
+    sink = MemorySink()
+    train(prepare(small(epochs=1, train_limit=32, widths=(4,))), tmp_path, sink=sink)
+    assert sorted(sink.logged_artifacts) == [
+        "activations/color_dim.png",
+        "activations/color_dim/conv1.relu.png",
+        "activations/color_dim/head.norm.png",
+        "activations/layer_stats.png",
+        "activations/stats.parquet",
+        "config.yaml",
+        "hyperparameters/schedule.png",
+        "hyperparameters/steps.parquet",
+        "model_summary.json",
+        "model_summary.txt",
+    ]
+    for name, path in sink.logged_artifacts.items():
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG") == name.endswith(".png")
+        assert content.startswith(b"PAR1") == name.endswith(".parquet")
+
+
+def test_result_stays_readable(
+    small: ConfigMaker, tmp_path: Path, no_pictures: None, trained: TrainedMaker
+) -> None:
+    setup = prepare(small())
+    result = train(setup, tmp_path / "one")
+    before = result.recorder.read(), result.activation_stats.read()
+    assert before[0].num_rows == 16
+    assert before[1].num_rows == 8 * len(result.activation_stats.layers) == 24
+    evaluate(result.model, setup.loaders.valid, CPU)
+    result.model.train()
+    result.model(next(iter(setup.loaders.train)).x)
+    train(setup, tmp_path / "two")
+    trained(seed=5)
+    after = result.recorder.read(), result.activation_stats.read()
+    assert before[0].equals(after[0])
+    assert before[1].equals(after[1])
+
+
+def test_validation_is_recorded_on_request_and_kept_apart(trained: TrainedMaker) -> None:
+    both, alone = trained(record_eval=True), trained()
+    table = both.activation_stats.read()
+    modes = table["mode"].to_pylist()
+    assert set(modes) == {"train", "eval"}
+    train_rows = table.filter([mode == "train" for mode in modes])
+    only = alone.activation_stats.read()
+    for column in ("step", "layer", "count", "mean", "hist"):
+        assert train_rows[column].to_pylist() == only[column].to_pylist()
+
+
+def test_every_and_layers_reach_the_statistics(trained: TrainedMaker) -> None:
+    result = trained(every=3, layers="conv.*norm")
+    table = result.activation_stats.read()
+    assert sorted(set(table["step"].to_pylist())) == [0, 3, 6]
+    assert result.activation_stats.layers == ("conv1.norm", "conv2.norm")
+
+
+def test_epoch_metrics_carry_the_steps_that_were_done(loaders: LoadersMaker) -> None:
+    sink = MemorySink()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    callbacks = [EpochMetrics(sink)]
+    trainer = Trainer(model, optimizer, loaders(count=16), CPU, callbacks=callbacks)
+    done = fit(trainer, epochs=2)
+    points = [(m.key, m.step) for m in sink.logged_metrics]
+    keys = ("valid/loss", "valid/accuracy", "samples_per_second")
+    assert points == [(key, step) for step in (2, 4) for key in keys]
+    assert sink.logged_metrics[3].value == done.history[1].valid.loss
+
+
+def test_picture_of_a_layer_is_one_file() -> None:
+    assert color_dim_file("conv1.relu") == "conv1.relu.png"
+    assert color_dim_file("a/b.c") == "a_b.c.png"

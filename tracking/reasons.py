@@ -1,0 +1,34 @@
+"""Someone else's exception in a few words, to be quoted in a message of ours."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["first_line", "masked", "reason"]
+
+PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s]*@")
+
+
+def masked(text: str) -> str:
+    """A URI, or a text that holds some, without the passwords in it."""
+    return PASSWORD.sub(r"\1:***@", text)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to its first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def reason(error: BaseException) -> str:
+    """Why a store cannot be used: what the operating system said where it said something.
+
+    HTTP libraries wrap "Connection refused" into several layers of their own.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError):
+            return "no answer in time"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return masked(first_line(error))
