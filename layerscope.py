@@ -75,7 +75,9 @@ def main() -> None:
 
 def _notes(error: BaseException) -> list[str]:
     """What failed beside it, while the run was being ended."""
-    return [f"note: {note}" for note in getattr(error, "__notes__", [])]
+    # click turns an interrupt into an Abort that has it as its cause.
+    cause = error.__cause__ if isinstance(error, click.Abort) else error
+    return [f"note: {note}" for note in getattr(cause, "__notes__", [])]
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

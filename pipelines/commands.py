@@ -90,7 +90,7 @@ def _report_lr_range(console: Console, result: LrRange) -> None:
         table.add_row(name, f"{lr:.2e}")
     console.print(table)
     name, lr = next(iter(result.suggestions.items()))
-    console.print(f"to start with ({name}): layerscope train --lr-max {lr:.1e}")
+    console.print(f"a good start: --lr-max {lr:.1e} ({name})")
 
 
 def _where_to_look(console: Console, tracked: TrackedRun) -> None:

@@ -40,9 +40,9 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
     not one score for each class.
     """
     model = _make(config, image_shape, classes)
+    _check_output(model, config, image_shape, classes)  # gives lazy modules their shapes, too
     if config.init == "kaiming":
         _init_kaiming(model, config.activation)
-    _check_output(model, config, image_shape, classes)
     return model
 
 

@@ -8,6 +8,7 @@ import random
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from pipelines.loaders import Loader
 
@@ -15,7 +16,10 @@ __all__ = ["ModelState", "RandomState", "Snapshot"]
 
 
 class ModelState:
-    """A model's parameters, buffers, gradients and modes at one moment."""
+    """A model's parameters, buffers, gradients and modes at one moment.
+
+    Parameters of lazy modules that have no shape yet are left alone.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         # Not state_dict: it leaves out the buffers that are not persistent. By module and name,
@@ -25,6 +29,7 @@ class ModelState:
             for module in model.modules()
             for own in (module.named_parameters(recurse=False), module.named_buffers(recurse=False))
             for name, tensor in own
+            if not is_lazy(tensor)
         ]
         self._gradients = [(p, p.grad) for p in model.parameters()]
         self._modes = [(module, module.training) for module in model.modules()]

@@ -87,14 +87,13 @@ class TorchKernel:
             x = x.reshape(1)
         rows = max(1, CHUNK // max(1, x[0].numel()))
         for start in range(0, len(x), rows):
-            part = x[start : start + rows]
-            self._add(part, ints, floats)
+            wide = x[start : start + rows].double()
+            self._add(wide.flatten(), ints, floats)
             if alive is not None:
-                others = [dim for dim in range(part.ndim) if dim != 1]
-                alive.logical_or_((part > 0).any(dim=others))
+                others = [dim for dim in range(wide.ndim) if dim != 1]
+                alive.logical_or_((wide > 0).any(dim=others))
 
-    def _add(self, x: Tensor, ints: Tensor, floats: Tensor) -> None:
-        wide = x.double().flatten()
+    def _add(self, wide: Tensor, ints: Tensor, floats: Tensor) -> None:
         finite = wide.isfinite()
         kept = torch.where(finite, wide, 0.0)
         n = finite.sum()

@@ -47,9 +47,24 @@ def log_model(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's and torch's own making
         if run is not None:
-            Model.log(None, mlflow.pytorch, run_id=run.run_id, name="model", **settings)
+            Model.log(None, mlflow.pytorch, run_id=run.run_id, model_id=_enter(run), **settings)
         else:
             mlflow.pytorch.save_model(path=str(folder), **settings)
+
+
+def _enter(run: MlflowRun) -> str:
+    """The id of a new model in MLflow that belongs to the run and to its experiment.
+
+    Left to itself, `Model.log` enters it into the default experiment, where the run's page and
+    runs:/ID/model do not find it.
+    """
+    model = run.client.create_logged_model(
+        run.experiment_id,
+        name="model",
+        source_run_id=run.run_id,
+        params=run.client.get_run(run.run_id).data.params,
+    )
+    return str(model.model_id)
 
 
 def _version(version: str) -> str:

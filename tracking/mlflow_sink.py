@@ -7,6 +7,7 @@ Entries are on disk before anything is sent (tracking/spool.py); the thread deli
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -95,7 +96,7 @@ class MlflowSink:
             raise RecordsWaiting(
                 f"records of run {self.run.run_id} wait in {self._directory} "
                 f"({self._away or 'interrupted'}); "
-                f"send them with: layerscope replay {self._directory}"
+                f"send them with: layerscope replay {shlex.quote(str(self._directory))}"
             )
 
     def _deliver(self) -> None:

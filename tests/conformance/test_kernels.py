@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,8 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.conformance.kernels import (
+    KERNELS,
+    empty_row,
+    every_dtype,
+    every_kernel,
+    kernel,
+    reduced,
+)
 from tests.tracking_tests.reference import (
-    DTYPES,
     EDGES,
     any_tensor,
     assert_same,
@@ -27,58 +31,9 @@ from tests.tracking_tests.reference import (
     statistics,
 )
 from tracking import kernels as k
-from tracking.kernels import NumbaKernel, Reduction, TorchKernel, kernel_for
+from tracking.kernels import NumbaKernel, TorchKernel, kernel_for
 
-# The accelerator's kernel takes its input in chunks; here they are so small that every tensor
-# with more than a few elements has several.
-KERNELS = {"numba": NumbaKernel, "torch": TorchKernel, "torch, chunked": TorchKernel}
-every_kernel = pytest.mark.parametrize("name", KERNELS)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-
-
-@contextmanager
-def kernel(name: str, eps: float = 0.05, threshold: float = 1.0) -> Iterator[Reduction]:
-    chunk = 5 if name == "torch, chunked" else k.CHUNK
-    with mock.patch.object(k, "CHUNK", chunk):
-        yield KERNELS[name](eps, threshold)
-
-
-def empty_row(device: str = "cpu") -> tuple[Tensor, Tensor]:
-    ints = torch.zeros(k.INTS, dtype=torch.int64, device=device)
-    floats = torch.zeros(k.FLOATS, dtype=torch.float64, device=device)
-    floats[k.MIN], floats[k.MAX] = math.inf, -math.inf
-    return ints, floats
-
-
-def reduced(name: str, outputs: Sequence[Tensor], **thresholds: float) -> dict[str, Any]:
-    """Statistics of the outputs of one layer, merged by a kernel into one row."""
-    ints, floats = empty_row()
-    alive: dict[int, Tensor] = {}
-    with kernel(name, **thresholds) as reduce:
-        for x in outputs:
-            width = x.shape[1] if x.ndim > 1 else None
-            if width is not None:
-                alive.setdefault(width, torch.zeros(width, dtype=torch.bool))
-            reduce(x, ints, floats, None if width is None else alive[width])
-    return as_row(ints, floats, alive)
-
-
-def as_row(ints: Tensor, floats: Tensor, alive: dict[int, Tensor]) -> dict[str, Any]:
-    n = int(ints[k.FINITE])
-    living = torch.cat([*alive.values(), torch.zeros(0, dtype=torch.bool)])
-    std = math.sqrt(floats[k.SQUARES] / (n - 1)) if n > 1 else 0.0
-    return {
-        "count": int(ints[k.COUNT]),
-        "mean": float(floats[k.MEAN] + floats[k.REST]) if n else None,
-        "std": std if n else None,
-        "min": float(floats[k.MIN]) if n else None,
-        "max": float(floats[k.MAX]) if n else None,
-        "near_zero": int(ints[k.NEAR]) / n if n else None,
-        "above": int(ints[k.ABOVE]),
-        "dead_channels": 1 - living.double().mean().item() if len(living) else None,
-        "nonfinite": int(ints[k.COUNT]) - n,
-        "hist": ints[k.HIST :].tolist(),
-    }
+__all__: list[str] = []
 
 
 @every_kernel
@@ -115,22 +70,6 @@ def test_the_batch_may_be_split_and_its_order_changed(
     whole = statistics([x])
     assert_same(reduced(name, parts), whole)
     assert_same(reduced(name, [x[order]]), whole)
-
-
-@every_kernel
-def test_number_of_threads_changes_nothing_that_counts(name: str) -> None:
-    x = torch.from_numpy(np.random.default_rng(0).normal(3, 2, (64, 8, 14, 14))).float()
-    before = torch.get_num_threads()
-    rows = []
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            rows.append(reduced(name, [x[:50], x[50:]]))
-    finally:
-        torch.set_num_threads(before)
-    for row in rows:
-        assert_stats(row, [x])
-        assert_same(row, rows[0] | {"scale": 0.0})
 
 
 def bin_of(x: float) -> int:
@@ -229,69 +168,6 @@ def test_a_channel_lives_by_any_element_above_zero(name: str) -> None:
     assert living.tolist() == [True, False, False, False, True, False]
 
 
-def exact_std(parts: Sequence[Tensor]) -> float:
-    """By rational arithmetic, which nothing cancels in."""
-    values = [Fraction(x) for part in parts for x in part.double().flatten().tolist()]
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1))
-
-
-def far_from_zero(dtype: torch.dtype, offset: float, noise: float) -> Tensor:
-    rng = np.random.default_rng(1)
-    return torch.from_numpy(offset + noise * rng.normal(size=400)).to(dtype)
-
-
-@every_kernel
-@pytest.mark.parametrize("parts", [1, 2, 7, 400])
-@pytest.mark.parametrize(
-    ("dtype", "offset", "noise"),
-    [
-        (torch.float32, 1e6, 0.1),
-        (torch.float64, 1e6, 1e-3),
-        (torch.float64, -1e9, 1e-4),
-        (torch.float16, 2048, 2),
-        (torch.bfloat16, 256, 1),
-    ],
-)
-def test_small_deviations_from_a_large_mean_survive(
-    name: str, parts: int, dtype: torch.dtype, offset: float, noise: float
-) -> None:
-    xs = list(far_from_zero(dtype, offset, noise).chunk(parts))
-    assert reduced(name, xs)["std"] == pytest.approx(exact_std(xs), rel=1e-9)
-
-
-@every_kernel
-def test_parts_with_means_far_apart_merge_exactly(name: str) -> None:
-    # Fails where a share of the elements is computed in float32.
-    xs = [torch.full((3,), 1 / 3), torch.full((7,), 1e4), torch.full((1,), -5e3)]
-    assert_stats(reduced(name, xs), xs)
-
-
-@every_kernel
-@pytest.mark.parametrize("value", [0.1, 1e6, 1 / 3, -7e30])
-def test_a_constant_has_no_deviation(name: str, value: float) -> None:
-    row = reduced(name, [torch.full((50_000,), value), torch.full((3, 7), value)])
-    assert row["mean"] == float(np.float32(value))
-    assert row["std"] == 0
-
-
-@every_kernel
-def test_sums_beyond_float64_give_no_false_number(name: str) -> None:
-    x = torch.tensor([1e308, 1e308, -2.0], dtype=torch.float64)
-    row = reduced(name, [x])
-    assert (row["count"], row["nonfinite"], row["above"]) == (3, 0, 2)
-    assert (row["min"], row["max"]) == (-2, 1e308)
-    assert (row["hist"][-1], sum(row["hist"])) == (2, 3)
-    assert not math.isfinite(row["mean"])
-    assert not math.isfinite(row["std"])
-
-
-@every_kernel
-def test_a_million_elements(name: str) -> None:
-    x = torch.from_numpy(np.random.default_rng(2).normal(0.1, 3, (100, 10, 1000))).bfloat16()
-    assert_stats(reduced(name, [x]), [x])
-
-
 @every_kernel
 def test_input_and_other_rows_stay_as_they_are(name: str) -> None:
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -330,19 +206,6 @@ def test_accelerator_kernel_never_asks_for_a_value() -> None:
         reduce(x, *empty_row("meta"), living)
     with pytest.raises(RuntimeError):
         x.sum().item()
-
-
-@every_dtype
-def test_default_dtype_has_no_influence(dtype: torch.dtype) -> None:
-    x = torch.from_numpy(np.random.default_rng(3).normal(5, 2, (9, 4))).float()
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        rows = [reduced(name, [x[:4], x[4:]]) for name in KERNELS]
-    finally:
-        torch.set_default_dtype(before)
-    for row in rows:
-        assert_stats(row, [x])
 
 
 def test_the_device_decides_the_kernel() -> None:

@@ -1,4 +1,4 @@
-"""A real MLflow server, in processes of its own that a test can stop, kill and start again."""
+"""Real MLflow servers, in processes of their own that a test can stop, kill and start again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,20 +21,16 @@ __all__: list[str] = []
 PATIENCE = 120.0
 
 
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 class Processes:
-    """A command that answers HTTP at ``url``, with all the processes it starts."""
+    """A command that listens at a port of its own, with all the processes it starts."""
 
-    def __init__(self, command: list[str], url: str, log: Path) -> None:
-        self.command = command
-        self.url = url
-        self.log = log
+    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = [*command, "--port", str(port)]
+        self._log = log
+        self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,18 +40,18 @@ class Processes:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        with self.log.open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command,
+                self._command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                env=self._environment,
                 start_new_session=True,
             )
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
-            assert self._process.poll() is None, self.log.read_text()[-2000:]
-            assert time.monotonic() < deadline, self.log.read_text()[-2000:]
+            assert self.running, self._log.read_text()[-2000:]
+            assert time.monotonic() < deadline, self._log.read_text()[-2000:]
             time.sleep(0.1)
 
     def signal(self, number: signal.Signals) -> None:
@@ -79,37 +75,44 @@ class Processes:
 
 
 @pytest.fixture(scope="session")
-def server_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """The session's server: SQLite behind it, artifacts through it."""
+def processes() -> type[Processes]:
+    """The class, for tests that start servers of other kinds."""
+    return Processes
+
+
+@pytest.fixture(scope="session")
+def _session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """The session's tracking server: SQLite behind it, artifacts through it."""
     folder = tmp_path_factory.mktemp("server")
-    port = free_port()
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"),
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
         *("--artifacts-destination", str(folder / "artifacts")),
     ]
-    processes = Processes(command, f"http://127.0.0.1:{port}", folder / "log.txt")
+    # Its runners of background jobs would start seven more processes.
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = Processes(command, folder / "log.txt", environment)
     try:
-        processes.start()
-        yield processes
+        server.start()
+        yield server
     finally:
-        processes.kill()
+        server.kill()
 
 
 @pytest.fixture
 def server(
-    server_processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    _session_server: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Processes]:
     """The server as this test's store; whatever the test does to it, it answers again after."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server_processes.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _session_server.url)
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     monkeypatch.chdir(tmp_path)
-    yield server_processes
-    if server_processes.running:
-        server_processes.signal(signal.SIGCONT)
+    yield _session_server
+    if _session_server.running:
+        _session_server.signal(signal.SIGCONT)
     else:
-        server_processes.start()
+        _session_server.start()
 
 
 @pytest.fixture

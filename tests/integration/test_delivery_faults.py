@@ -25,7 +25,7 @@ from tracking.mlflow_run import MlflowRun
 from tracking.records import Metric
 from tracking.replay import replay_all
 from tracking.session import TrackedRun, tracked_run
-from tracking.spool import Spool, SpoolInUse
+from tracking.spool import Spool
 
 __all__: list[str] = []
 
@@ -158,8 +158,9 @@ def test_whoever_waits_may_interrupt(
 
 
 def test_server_that_dies_comes_back_or_stays_away(
-    server: Any, caplog: pytest.LogCaptureFixture
+    server: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LAYERSCOPE_RECORDS", "my records/.layerscope")
     with tracked_run("tests") as comes_back:
         give(comes_back, 0, 100)
         with (
@@ -186,7 +187,7 @@ def test_server_that_dies_comes_back_or_stays_away(
     assert result.exit_code == 0, result.output
     assert history(server.url, stays_away.run.run_id, "loss") == expected(200)
     assert found_run(server.url, stays_away.run.run_id).info.status == "FINISHED"
-    assert names_in() == []
+    assert names_in("my records") == []
 
 
 # -- a process that dies --
@@ -234,6 +235,13 @@ def test_process_stopped_by_sigterm(server: Any) -> None:
 def test_two_replays_at_once(server: Any, patience: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(patience)))
     run = MlflowRun.open("tests")
+    find, begun = MlflowRun.find, threading.Event()
+
+    def found(uri: str, run_id: str) -> MlflowRun:
+        begun.set()
+        return find(uri, run_id)
+
+    monkeypatch.setattr(MlflowRun, "find", found)
     folder = Path(".layerscope") / run.run_id / "spool"
     spool = Spool(folder, {"tracking_uri": server.url, "run_id": run.run_id})
     for n in range(100):
@@ -245,7 +253,7 @@ def test_two_replays_at_once(server: Any, patience: float, monkeypatch: pytest.M
     lines: list[str] = []
     first = threading.Thread(target=lambda: lines.extend(replay_all()))
     first.start()
-    within(patience, lambda: in_use(folder))
+    assert begun.wait(patience)
     second = list(replay_all())
     server.signal(signal.SIGCONT)
     first.join(patience)
@@ -253,11 +261,3 @@ def test_two_replays_at_once(server: Any, patience: float, monkeypatch: pytest.M
     assert lines == [f"run {run.run_id}: delivered to {server.url}"]
     assert history(server.url, run.run_id, "loss") == expected(100)
     assert names_in() == []
-
-
-def in_use(folder: Path) -> bool:
-    try:
-        Spool(folder).close()
-    except SpoolInUse:
-        return True
-    return False

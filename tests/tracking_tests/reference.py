@@ -95,7 +95,7 @@ def neighbours(value: float, dtype: torch.dtype) -> tuple[float, float, float]:
     """The number of ``dtype`` next to a value, with the numbers just below and above it."""
     at = torch.tensor(value, dtype=dtype)
     if dtype is torch.float16:  # for which torch has no nextafter
-        below, above = (torch.from_numpy(np.nextafter(at.numpy(), np.float16(e))) for e in ENDS)
+        below, above = (np.nextafter(at.numpy(), np.float16(end)) for end in ENDS)
     else:
         below, above = (at.nextafter(torch.tensor(end, dtype=dtype)) for end in ENDS)
     return below.item(), at.item(), above.item()
@@ -133,7 +133,9 @@ def any_tensor(
 
 
 def _laid_out(draw: st.DrawFn, x: Tensor) -> Tensor:
-    layout = draw(st.sampled_from(["contiguous", "channels last", "permuted", "strided", "expanded"]))
+    layout = draw(
+        st.sampled_from(["contiguous", "channels last", "permuted", "strided", "expanded"])
+    )
     if layout == "channels last" and x.ndim in (4, 5):
         last = {4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim]
         return x.contiguous(memory_format=last)

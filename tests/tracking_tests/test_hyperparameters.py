@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.tracking_tests.models import batches, cnn, hooks_on, marked, rows
+from tracking import Recorder
+from tracking.errors import BadOption
+from tracking.sink import MemorySink
+
+__all__: list[str] = []
+
+Optimizer = torch.optim.Optimizer
+
+
+def parameter() -> nn.Parameter:
+    p = nn.Parameter(torch.ones(2))
+    p.grad = torch.full((2,), 0.1)
+    return p
+
+
+def sgd(**options: Any) -> Optimizer:
+    return torch.optim.SGD([parameter()], **{"lr": 0.1, **options})
+
+
+def steps_of(optimizer: Optimizer, n: int = 1, **options: Any) -> list[dict[str, Any]]:
+    with Recorder(optimizer, **options) as recorder:
+        for _ in range(n):
+            optimizer.step()
+    return rows(recorder.read())
+
+
+OPTIMIZERS: dict[str, tuple[Callable[[Any], Optimizer], dict[str, Any]]] = {
+    "sgd": (
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=1e-4, nesterov=True),
+        {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": 1, "dampening": 0},
+    ),
+    "plain sgd": (lambda p: torch.optim.SGD(p, 0.1), {"momentum": 0, "weight_decay": 0}),
+    "adam": (
+        lambda p: torch.optim.Adam(p, 0.01, betas=(0.8, 0.99), eps=1e-7),
+        {"lr": 0.01, "momentum": 0.8, "weight_decay": 0, "beta2": 0.99, "eps": 1e-7},
+    ),
+    "adamw": (
+        lambda p: torch.optim.AdamW(p, 0.02, weight_decay=0.3, amsgrad=True),
+        {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3, "beta2": 0.999, "amsgrad": 1},
+    ),
+    "rmsprop": (
+        lambda p: torch.optim.RMSprop(p, 0.03, momentum=0.5, alpha=0.95, centered=True),
+        {"lr": 0.03, "momentum": 0.5, "alpha": 0.95, "centered": 1, "eps": 1e-8},
+    ),
+    "adagrad": (
+        lambda p: torch.optim.Adagrad(p, 0.04, lr_decay=0.1),
+        {"lr": 0.04, "momentum": None, "lr_decay": 0.1},
+    ),
+    "adadelta": (lambda p: torch.optim.Adadelta(p, 1.0, rho=0.8), {"momentum": None, "rho": 0.8}),
+    "tensor lr": (
+        lambda p: torch.optim.AdamW(
+            p, torch.tensor(0.25), betas=(torch.tensor(0.5), torch.tensor(0.75))
+        ),
+        {"lr": 0.25, "momentum": 0.5, "beta2": 0.75},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_numbers_of_each_optimizer(name: str) -> None:
+    make, expected = OPTIMIZERS[name]
+    [row] = steps_of(make([parameter()]))
+    assert {key: row[key] for key in expected} == expected
+    assert not {"params", "foreach", "fused", "capturable", "differentiable", "betas"} & set(row)
+
+
+def test_values_are_those_that_were_used() -> None:
+    # After a step of plain SGD the weights themselves tell the learning rate.
+    p = parameter()
+    optimizer = torch.optim.SGD([p], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    used = []
+    with Recorder(optimizer) as recorder:
+        for step in range(6):
+            before = p.detach().clone()
+            if step == 4:
+                optimizer.param_groups[0]["lr"] = 7.0
+            optimizer.step()
+            scheduler.step()
+            assert p.grad is not None
+            used.append(float((before - p.detach())[0] / p.grad[0]))
+    assert [row["lr"] for row in rows(recorder.read())] == pytest.approx(used, rel=1e-5)
+    assert used[4] == pytest.approx(7)
+
+
+def test_every_group_has_a_row_and_a_name() -> None:
+    groups = [{"params": [parameter()], "lr": 0.5}, {"params": [parameter()], "name": "head"}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    with Recorder(optimizer) as recorder:
+        optimizer.step()
+        optimizer.param_groups[1]["momentum"] = 0.2
+        optimizer.step()
+        optimizer.add_param_group({"params": [parameter()], "weight_decay": 3.0})
+        optimizer.step()
+    found = [(r["step"], r["group"], r["lr"], r["momentum"]) for r in rows(recorder.read())]
+    assert found == [
+        *((0, "0", 0.5, 0.9), (0, "head", 0.1, 0.9)),
+        *((1, "0", 0.5, 0.9), (1, "head", 0.1, 0.2)),
+        *((2, "0", 0.5, 0.9), (2, "head", 0.1, 0.2), (2, "2", 0.1, 0.9)),
+    ]
+
+
+def test_numbers_that_appear_later_become_columns() -> None:
+    optimizer = sgd()
+    with Recorder(optimizer, flush_every=1) as recorder:
+        optimizer.step()
+        optimizer.param_groups[0].update(lr_scale=0.5, note="text", tensor=torch.ones(2))
+        optimizer.step()
+    table = recorder.read()
+    assert table["lr_scale"].to_pylist() == [None, 0.5]
+    assert not {"note", "tensor"} & set(table.column_names)
+
+
+def test_a_group_s_own_step_does_not_hide_the_recorder_s() -> None:
+    optimizer = sgd()
+    optimizer.param_groups[0].update(step=41, loss=3.5)
+    [row] = steps_of(optimizer)
+    assert (row["step"], row["loss"]) == (0, None)
+    assert (row["group_step"], row["group_loss"]) == (41, 3.5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [0.25, 1, torch.tensor(0.25), torch.tensor(0.25).double(), torch.tensor(0.5).bfloat16()],
+    ids=str,
+)
+def test_what_is_noted_stands_beside_the_step(loss: Tensor | float) -> None:
+    optimizer = sgd()
+    with Recorder(optimizer) as recorder:
+        recorder.note(loss=loss, batch_size=32, epoch=3, step=11)
+        optimizer.step()
+        optimizer.step()
+    first, second = rows(recorder.read())
+    assert (first["step"], first["epoch"], first["batch_size"]) == (11, 3, 32)
+    assert first["loss"] == float(loss)
+    # A note is for one step.
+    assert (second["step"], second["epoch"], second["batch_size"]) == (12, None, None)
+    assert (second["loss"], second["loss_smooth"]) == (None, None)
+    assert first["time"] <= second["time"]
+
+
+def test_losses_of_several_precisions_keep_their_own() -> None:
+    optimizer = sgd()
+    values = [torch.tensor(1 / 3).bfloat16(), torch.tensor(1 / 3), torch.tensor(1 / 3).double()]
+    with Recorder(optimizer) as recorder:
+        for loss in values:
+            recorder.note(loss=loss)
+            optimizer.step()
+    assert [row["loss"] for row in rows(recorder.read())] == [float(loss) for loss in values]
+
+
+def test_loss_is_that_of_the_moment_of_the_note_s_step() -> None:
+    optimizer = sgd()
+    loss = torch.tensor(1.0)
+    with Recorder(optimizer) as recorder:
+        recorder.note(loss=loss)
+        optimizer.step()
+        loss += 5  # must not change what has been recorded
+    assert [row["loss"] for row in rows(recorder.read())] == [1.0]
+
+
+def test_smoothed_loss_is_the_bias_corrected_average() -> None:
+    losses = [3.0, 1.0, 4.0, 1.5, 9.0, 2.6]
+    optimizer = sgd()
+    with Recorder(optimizer, flush_every=4) as recorder:
+        for index, loss in enumerate(losses):
+            recorder.note(loss=torch.tensor(loss, dtype=torch.float64))
+            optimizer.step()
+            if index == 2:
+                optimizer.step()  # without a loss: does not count
+    weights = [0.98**k for k in range(len(losses))]
+    expected = [
+        sum(w * x for w, x in zip(weights, reversed(losses[: n + 1]), strict=False))
+        / sum(weights[: n + 1])
+        for n in range(len(losses))
+    ]
+    found = [row["loss_smooth"] for row in rows(recorder.read())]
+    assert found.pop(3) is None
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_graph_of_a_loss_is_not_kept_alive() -> None:
+    optimizer = sgd()
+    with Recorder(optimizer) as recorder:
+        loss, alive = marked(torch.ones((), requires_grad=True))
+        recorder.note(loss=loss)
+        del loss
+        assert not alive()
+        optimizer.step()
+    assert [row["loss"] for row in rows(recorder.read())] == [1]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_updates_that_a_scaler_skips_are_not_recorded(fused: bool) -> None:
+    model = cnn()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with Recorder(optimizer) as recorder:
+        for factor, x in zip((1.0, math.inf, 2.0), batches(3), strict=True):
+            optimizer.zero_grad()
+            loss = model(x).square().mean() * factor
+            scaler.scale(loss).backward()
+            recorder.note(loss=loss, epoch=int(factor) if factor < 9 else 0)
+            scaler.step(optimizer)
+            scaler.update()
+    found = rows(recorder.read())
+    assert [(row["step"], row["epoch"]) for row in found] == [(0, 1), (1, 2)]
+    assert all(math.isfinite(row["loss"]) for row in found)
+
+
+@pytest.mark.parametrize("flush_every", [1, 2, 3, 64])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 7])
+def test_rows_are_the_same_whenever_they_are_flushed(
+    flush_every: int, steps: int, tmp_path: Path
+) -> None:
+    optimizer = sgd()
+    with Recorder(optimizer, directory=tmp_path, flush_every=flush_every) as recorder:
+        for step in range(steps):
+            recorder.note(loss=torch.tensor(float(step)))
+            optimizer.step()
+        parts = list((tmp_path / "parts" / "steps").iterdir())
+        assert len(parts) == steps // flush_every
+        assert recorder.read()["loss"].to_pylist() == list(range(steps))
+    table = recorder.read()
+    assert table["step"].to_pylist() == table["loss"].to_pylist() == list(range(steps))
+    assert recorder.path == tmp_path / "steps.parquet"
+    assert [path.name for path in tmp_path.iterdir()] == ["steps.parquet"]
+
+
+def test_memory_does_not_grow_with_the_steps() -> None:
+    optimizer = sgd()
+    with Recorder(optimizer, flush_every=100) as recorder:
+        for step in range(1000):
+            recorder.note(loss=torch.tensor(1.0))
+            optimizer.step()
+            assert len(recorder._pending) == (step + 1) % 100
+        assert recorder._losses is not None
+        assert len(recorder._losses) == 100
+    assert len(recorder.read()) == 1000
+
+
+def test_empty_recording_has_the_schema() -> None:
+    with Recorder(sgd()) as recorder:
+        pass
+    expected = {
+        **dict.fromkeys(("step", "epoch", "batch_size"), pa.int64()),
+        **dict.fromkeys(("lr", "momentum", "weight_decay"), pa.float64()),
+        **dict.fromkeys(("loss", "loss_smooth", "time"), pa.float64()),
+        "group": pa.dictionary(pa.int32(), pa.string()),
+    }
+    schema = recorder.read().schema
+    assert {field.name: field.type for field in schema} == expected
+
+
+def test_failure_of_the_loop_passes_and_leaves_the_rows() -> None:
+    model = cnn()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = Recorder(optimizer)
+
+    def loop() -> None:
+        with recorder:
+            assert hooks_on(model, optimizer) == 1
+            optimizer.step()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
+    assert hooks_on(model, optimizer) == 0
+    optimizer.step()
+    recorder.close()
+    assert len(recorder.read()) == 1
+
+
+def test_two_runs_in_sequence_do_not_disturb_each_other(tmp_path: Path) -> None:
+    optimizer = sgd()
+    recorders = []
+    for name in ("a", "b"):
+        with Recorder(optimizer, directory=tmp_path / name) as recorder:
+            optimizer.step()
+        recorders.append(recorder)
+        optimizer.param_groups[0]["lr"] = 9.0
+    assert [rows(recorder.read())[0]["lr"] for recorder in recorders] == [0.1, 9.0]
+
+
+def test_bad_use_is_refused() -> None:
+    with pytest.raises(BadOption, match=r"^flush_every=0: allowed: a whole number from 1$"):
+        Recorder(sgd(), flush_every=0)
+    recorder = Recorder(sgd())
+    with recorder:
+        pass
+    with pytest.raises(RuntimeError, match="make a new one"), recorder:
+        pass
+
+
+def test_metrics_are_those_of_the_first_group() -> None:
+    sink = MemorySink()
+    groups = [{"params": [parameter()], "lr": 0.5}, {"params": [parameter()], "lr": 0.7}]
+    optimizer = torch.optim.Adagrad(groups)
+    with Recorder(optimizer, sink=sink) as recorder:
+        recorder.note(loss=torch.tensor(2.0))
+        optimizer.step()
+        optimizer.step()
+    found = [(m.key, m.step, m.value) for m in sink.logged_metrics]
+    # Adagrad has no momentum, and the second step was given no loss.
+    first = [("lr", 0, 0.5), ("train/loss", 0, 2.0), ("train/loss_smooth", 0, 2.0)]
+    assert found == [*first, ("lr", 1, 0.5)]
+
+
+@pytest.mark.parametrize(("expected", "points"), [(4000, 1000), (2500, 1334), (None, 2000)])
+def test_metrics_are_thinned_and_the_table_is_not(expected: int | None, points: int) -> None:
+    sink = MemorySink()
+    optimizer = sgd()
+    with Recorder(optimizer, sink=sink, expected_steps=expected, flush_every=500) as recorder:
+        for _ in range(4000):
+            optimizer.step()
+    assert len([m for m in sink.logged_metrics if m.key == "lr"]) == points
+    assert len(recorder.read()) == 4000

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tracking.errors import BadOption
+from tracking.layers import Hook, check_layers, layer_name, matching_layers, select_layers
+
+__all__: list[str] = []
+
+
+class Scale(nn.Module):
+    """Has a parameter and a child: neither a leaf nor a known kind of layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(x * self.factor)
+
+
+def model() -> nn.Sequential:
+    first = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 2, 3), norm=nn.BatchNorm2d(2)))
+    return nn.Sequential(
+        OrderedDict(
+            first=first,
+            act=nn.ReLU(),
+            drop=nn.Dropout(),
+            scale=Scale(),
+            attention=nn.MultiheadAttention(2, 1),
+            act2=nn.GELU(),
+            head=nn.Linear(2, 2),
+            soft=nn.LogSoftmax(dim=1),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        ("activations", ["act", "scale.gate", "act2", "head", "soft"]),
+        (
+            "params",
+            ["first.conv", "first.norm", "scale", "attention", "attention.out_proj", "head"],
+        ),
+        (
+            "all",
+            [
+                *("first.conv", "first.norm", "act", "drop", "scale.gate"),
+                *("attention.out_proj", "act2", "head", "soft"),
+            ],
+        ),
+        ("act", ["act", "act2"]),
+        (r"^act$", ["act"]),
+        (r"\.conv|head", ["first.conv", "head"]),
+        ("first", ["first", "first.conv", "first.norm"]),
+    ],
+)
+def test_selects_in_the_order_of_the_model(layers: str, names: list[str]) -> None:
+    root = model()
+    chosen = select_layers(root, layers)
+    assert list(chosen) == names
+    modules = dict(root.named_modules())
+    assert all(chosen[name] is modules[name] for name in names)
+
+
+def test_a_model_that_is_one_module_is_called_model() -> None:
+    relu, linear = nn.ReLU(), nn.Linear(2, 2)
+    assert select_layers(relu, "activations") == {"model": relu}
+    assert select_layers(linear, "activations") == {"model": linear}
+    assert select_layers(linear, "params") == {"model": linear}
+    assert layer_name("") == "model"
+    assert layer_name("a.b") == "a.b"
+
+
+def test_the_last_layer_with_parameters_may_be_a_non_linearity() -> None:
+    prelu = nn.Sequential(nn.Linear(2, 2), nn.PReLU())
+    assert list(select_layers(prelu, "activations")) == ["1"]
+
+
+def test_a_shared_module_goes_by_its_first_name() -> None:
+    relu = nn.ReLU()
+    shared = nn.Sequential(nn.Linear(2, 2), relu, nn.Linear(2, 2), relu)
+    assert list(select_layers(shared, "activations")) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("root", "layers", "there"),
+    [
+        (nn.Sequential(OrderedDict(fc=nn.Linear(2, 2))), "relu", "model, fc"),
+        (nn.Sequential(nn.Flatten(), nn.Flatten()), "activations", "model, 0, 1"),
+        (nn.Sequential(nn.ReLU()), "params", "model, 0"),
+        (nn.ReLU(), "all", "model"),
+        (nn.Sequential(), "all", "model"),
+    ],
+)
+def test_what_matches_nothing_is_refused_with_the_names_there_are(
+    root: nn.Module, layers: str, there: str
+) -> None:
+    expected = f"layers={layers}: matches no module of the model; it has: {there}"
+    with pytest.raises(BadOption, match=f"^{re.escape(expected)}$"):
+        select_layers(root, layers)
+    assert matching_layers(root, layers) == {}
+
+
+@pytest.mark.parametrize("layers", ["(", "[a", "*relu", "a(?P<b"])
+def test_a_malformed_expression_is_refused(layers: str) -> None:
+    for check in (check_layers, lambda x: select_layers(model(), x)):
+        with pytest.raises(BadOption, match="not a regular expression") as caught:
+            check(layers)
+        message = str(caught.value)
+        assert message.startswith(f"layers={layers}: ")
+        assert "allowed: activations, params, all, or an expression" in message
+        assert "\n" not in message
+
+
+def test_hook_passes_on_its_arguments_and_returns_nothing() -> None:
+    seen: list[tuple[object, ...]] = []
+    Hook(lambda *args: seen.append(args))(1, "a")
+    assert seen == [(1, "a")]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copied_hook_does_nothing(copied: object) -> None:
+    assert callable(copied)
+    hook = copied(Hook(lambda *args: pytest.fail("a copy's hook was called")))
+    assert isinstance(hook, Hook)
+    hook(1, 2, 3)
