@@ -270,7 +270,9 @@ class RunConfig(_Options):
         left out."""
         values = self.resolved().model_dump(mode="json")
         values["widths"] = ",".join(map(str, self.widths))
-        return {name: str(value) for name, value in values.items() if value is not None}
+        texts = {name: str(value) for name, value in values.items() if value is not None}
+        flags = [name for name in texts if isinstance(values[name], bool)]
+        return texts | {name: texts[name].lower() for name in flags}  # as the command takes them
 
     def to_yaml(self) -> str:
         """The configuration as a YAML file that ``layerscope train --config`` reads back.

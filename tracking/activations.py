@@ -110,6 +110,8 @@ class ActivationStats:
             raise RuntimeError("an ActivationStats records once; make a new one for another run")
         select_layers(self.model, self._layers)
         self._entered = True
+        # What torch has compiled by now has no hooks in it and does not look for new ones.
+        torch.compiler.reset()
         self._hook_layers()
         self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
         if self._optimizer is not None:

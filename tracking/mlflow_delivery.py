@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import deque
@@ -190,12 +191,16 @@ def _dataset_input(info: Mapping[str, Any]) -> DatasetInput:
         features=Schema([TensorSpec(np.dtype("uint8"), (-1, *info["image_shape"]))]),
         targets=Schema([TensorSpec(np.dtype("int64"), (-1,))]),
     )
+    profile = json.dumps({"images": info["sizes"], "classes": list(info["classes"])})
+    shown = json.dumps(schema.to_dict()) + profile
     dataset = Dataset(
         name=info["name"],
-        digest=info["digest"],
+        # An experiment has one schema and one profile for a name and digest, those that came first;
+        # runs on the same data may differ in image size and splits.
+        digest=f"{info['digest']}-{hashlib.sha256(shown.encode()).hexdigest()[:8]}",
         source_type="code",
         source=source.to_json(),
         schema=json.dumps(schema.to_dict()),
-        profile=json.dumps({"images": info["sizes"], "classes": list(info["classes"])}),
+        profile=profile,
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

@@ -95,7 +95,7 @@ def _client(uri: str) -> MlflowClient:
         if kind == "sqlite":
             # As MLflow does, since SQLite makes a file but no folder for it.
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_sqlalchemy_engine(uri)
+        engine = create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]
         try:
             with engine.connect() as connection:
                 connection.exec_driver_sql("SELECT 1")

@@ -84,8 +84,8 @@ class MlflowSink:
         if self._away:
             log.warning("waiting up to %g s for MLflow; Ctrl-C ends the wait", self._patience)
         self._closing_since = time.monotonic()
-        self._closing.set()
         try:
+            self._closing.set()
             self._thread.join()
         except (KeyboardInterrupt, SystemExit):
             # Whoever waits has had enough. The thread ends with the process, if not before.

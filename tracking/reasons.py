@@ -30,5 +30,7 @@ def reason(error: BaseException) -> str:
             return "no answer in time"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
+        if isinstance(cause, ConnectionError):
+            return first_line(cause)
         cause = cause.__cause__ or cause.__context__
     return masked(first_line(error))

@@ -59,13 +59,14 @@ def in_memory(sink: MemorySink) -> Arrived:
 
 def in_mlflow(run: MlflowRun) -> Arrived:
     found = found_run(sqlite_store(), run.run_id)
+    datasets = [entry.dataset for entry in found.inputs.dataset_inputs]
     folders = ("", "activations")
     files = [f for folder in folders for f in run.client.list_artifacts(run.run_id, folder)]
     return Arrived(
         params=found.data.params,
         tags={k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")},
         points={key: history(sqlite_store(), run.run_id, key) for key in found.data.metrics},
-        datasets=[(i.dataset.name, i.dataset.digest) for i in found.inputs.dataset_inputs],
+        datasets=[(data.name, data.digest.partition("-")[0]) for data in datasets],
         artifacts=sorted(file.path for file in files if not file.is_dir),
     )
 

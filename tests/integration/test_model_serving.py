@@ -1,4 +1,4 @@
-"""The logged model: loaded, served by a real server process, and waiting while the store is away."""
+"""The logged model: loaded, served by a real process, and waiting while the store is away."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def predicts(uri: str, model: ServingModel, *counts: int) -> None:
         np.testing.assert_allclose(answer, probabilities(model, given), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_model_is_logged_loaded_and_served(
     server: Any, served: Any, model: tuple[ServingModel, Images]
 ) -> None:
@@ -89,8 +90,8 @@ def test_model_waits_while_the_store_is_away(
         server.signal(signal.SIGSTOP)
         tracked.log_model(*model)
         server.signal(signal.SIGCONT)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     assert "the model waits with the records (no answer in time)" in caplog.text
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
     predicts(f"runs:/{tracked.run.run_id}/model", model[0], 3)
 
 

@@ -287,12 +287,17 @@ def test_failure_of_the_loader_runs_every_cleanup(loaders: LoadersMaker) -> None
     assert log == ["before_fit", "before_epoch", "cleanup_epoch", "cleanup_fit"]
 
 
+@pytest.mark.parametrize("error", [RuntimeError(), KeyboardInterrupt(), SystemExit()], ids=repr)
 @pytest.mark.parametrize("event", ["cleanup_batch", "cleanup_epoch", "cleanup_fit"])
-def test_every_cleanup_runs_when_one_fails(loaders: LoadersMaker, event: str) -> None:
+def test_every_cleanup_runs_when_one_fails(
+    loaders: LoadersMaker, event: str, error: BaseException
+) -> None:
     log: list[tuple[str, str]] = []
-    callbacks = [Spy(log, name, fails=event if name != "b" else "") for name in "abc"]
-    with pytest.raises(RuntimeError, match=f"c in {event}") as caught:
+    first = type(error)("c")
+    callbacks = [Spy(log, "a", event), Spy(log, "b"), Spy(log, "c", event, first)]
+    with pytest.raises(type(error)) as caught:
         fit(trainer_of(loaders(count=8), *callbacks))
+    assert caught.value is first
     assert [name for name, e in log if e == event] == ["c", "b", "a"]
     assert [name for name, e in log if e == "cleanup_fit"] == ["c", "b", "a"]
     assert caught.value.__notes__ == [f"{event} failed too: RuntimeError('a in {event}')"]

@@ -242,7 +242,7 @@ def test_resolving_keeps_what_was_given() -> None:
 def test_flat_parameters() -> None:
     flat = RunConfig(widths=(3, 4), lr_max=0.1, record=False, run_name="").flat()
     assert flat["widths"] == "3,4"
-    assert (flat["lr_max"], flat["record"], flat["run_name"]) == ("0.1", "False", "")
+    assert (flat["lr_max"], flat["record"], flat["run_name"]) == ("0.1", "false", "")
     assert flat["pct_start"] == "0.25"  # resolved
     assert set(RunConfig.model_fields) - set(flat) == {"cycles"}  # none in this schedule
     assert all(isinstance(value, str) for value in flat.values())

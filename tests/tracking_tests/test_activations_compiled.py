@@ -82,6 +82,18 @@ def test_a_model_may_be_compiled_before_between_and_after_recordings() -> None:
     assert counts == [[720], [720]]
 
 
+def test_a_model_that_was_trained_in_compiled_form_before_is_recorded_in_full() -> None:
+    model = cnn()
+    compiled: Any = torch.compile(model, backend="eager")
+    for x in batches(2):
+        compiled(x).sum().backward()
+    with ActivationStats(model) as stats:
+        for x in batches(3):
+            compiled(x).sum().backward()
+            stats.step()
+    assert [row["step"] for row in rows(stats.read())] == [0, 0, 1, 1, 2, 2]
+
+
 def test_evaluation_of_a_compiled_model() -> None:
     model = cnn()
     compiled: Any = torch.compile(model, backend="eager")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -287,7 +288,8 @@ def test_dataset_stands_on_the_run(run: MlflowRun, spool: Spool) -> None:
     spool.append({"dataset": DATASET})
     deliver(Delivery(spool, run))
     (entry,) = found_run(sqlite_store(), run.run_id).inputs.dataset_inputs
-    assert (entry.dataset.name, entry.dataset.digest) == ("digits", "d1")
+    assert entry.dataset.name == "digits"
+    assert re.fullmatch(r"d1-[0-9a-f]{8}", entry.dataset.digest)
     assert {tag.key: tag.value for tag in entry.tags} == {"mlflow.data.context": "training"}
     assert json.loads(entry.dataset.profile) == {
         "images": {"train": 5, "valid": 2, "test": 1},
@@ -297,6 +299,16 @@ def test_dataset_stands_on_the_run(run: MlflowRun, spool: Spool) -> None:
     (features,), (targets,) = json.loads(schema["features"]), json.loads(schema["targets"])
     assert features["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 1, 28, 28]}
     assert targets["tensor-spec"] == {"dtype": "int64", "shape": [-1]}
+
+
+def test_same_data_in_other_splits_has_its_own_profile(run: MlflowRun, spool: Spool) -> None:
+    for count in (5, 4, 5):
+        spool.append({"dataset": DATASET | {"sizes": {"train": count}}})
+    deliver(Delivery(spool, run))
+    entries = found_run(sqlite_store(), run.run_id).inputs.dataset_inputs
+    counts = [json.loads(entry.dataset.profile)["images"]["train"] for entry in entries]
+    assert sorted(counts) == [4, 5]
+    assert {entry.dataset.digest.partition("-")[0] for entry in entries} == {"d1"}
 
 
 def test_artifacts_files_and_folders(run: MlflowRun, spool: Spool, tmp_path: Path) -> None:

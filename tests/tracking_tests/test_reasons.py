@@ -50,6 +50,7 @@ def wrapped(error: Exception) -> Exception:
     [
         (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
         (TimeoutError("timed out"), "no answer in time"),
+        (ConnectionResetError("Remote end closed"), "Remote end closed"),
         (KeyError("x"), "http://me:***@host: it failed"),
         (OSError("without a number"), "http://me:***@host: it failed"),
     ],

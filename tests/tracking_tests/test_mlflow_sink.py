@@ -1,0 +1,92 @@
+"""The sink that reaches MLflow, on SQLite; with servers that fail in tests/integration."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mlflow_stores import found_run, history, sqlite_store
+from tracking.errors import BadTracking
+from tracking.mlflow_run import MlflowRun
+from tracking.mlflow_sink import MlflowSink
+from tracking.records import Metric
+from tracking.spool import Spool
+
+__all__: list[str] = []
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> MlflowRun:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_store())
+    return MlflowRun.open("tests")
+
+
+def entries(directory: Path) -> list[dict[str, Any]]:
+    text = (directory / "spool" / "entries.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_value_that_is_no_number_is_refused_at_once(run: MlflowRun, tmp_path: Path) -> None:
+    sink = MlflowSink(run, tmp_path)
+    with pytest.raises(ValueError, match="could not convert"):
+        sink.metrics([Metric("a", "high", 0, 5.0)])  # type: ignore[arg-type]
+    sink.close()
+    assert entries(tmp_path) == []
+
+
+def test_two_sinks_for_one_folder(run: MlflowRun, tmp_path: Path) -> None:
+    first = MlflowSink(run, tmp_path)
+    with pytest.raises(BadTracking, match="in use by another process"):
+        MlflowSink(run, tmp_path)
+    first.close()
+
+
+def test_end_of_the_run_is_when_it_ended(run: MlflowRun, tmp_path: Path) -> None:
+    sink = MlflowSink(run, tmp_path)
+    before = int(time.time() * 1000)
+    sink.finish("FAILED")
+    after = int(time.time() * 1000)
+    sink.finish("FINISHED")
+    info = found_run(sqlite_store(), run.run_id).info
+    assert info.status == "FAILED"
+    assert before <= info.end_time <= after
+
+
+def test_closed_sink_gives_spool_and_thread_back(run: MlflowRun, tmp_path: Path) -> None:
+    sink = MlflowSink(run, tmp_path)
+    sink.close()
+    assert "layerscope-mlflow" not in {thread.name for thread in threading.enumerate()}
+    spool = Spool(tmp_path / "spool")
+    assert spool.target == {"tracking_uri": sqlite_store(), "run_id": run.run_id}
+    spool.close()
+
+
+def test_files_in_the_runs_folder_are_found_wherever_it_is_moved(
+    run: MlflowRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory, outside = Path("records"), tmp_path / "outside.txt"
+    sink = MlflowSink(run, directory)
+    (directory / "deep").mkdir()
+    for path in (directory / "deep" / "inside.txt", outside):
+        path.write_text("hello")
+        sink.artifact(path)
+    sink.close()
+    paths = [entry["artifact"][0] for entry in entries(directory)]
+    assert paths == ["deep/inside.txt", str(outside)]
+
+
+def test_points_are_sent_while_the_run_goes_on(run: MlflowRun, tmp_path: Path) -> None:
+    sink = MlflowSink(run, tmp_path, interval=0.01)
+    sink.metrics([Metric("a", 1.5, 0, 5.0)])
+    deadline = time.monotonic() + 60
+    while not history(sqlite_store(), run.run_id, "a"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert history(sqlite_store(), run.run_id, "a") == [(1.5, 0, 5000)]
+    sink.close()
