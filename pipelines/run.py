@@ -55,8 +55,9 @@ class Setup:
 
     def trainer(self, callbacks: Iterable[Callback]) -> Trainer:
         """A trainer for these parts."""
+        model = torch.compile(self.model) if self.config.compile else self.model
         return Trainer(
-            _compiled(self.model) if self.config.compile else self.model,
+            cast(nn.Module, model),  # compiled, it still is one
             self.optimizer,
             self.loaders,
             self.device,
@@ -157,14 +158,6 @@ def resolve_device(name: str) -> torch.device:
             "allowed: auto, cpu, cuda, cuda:1, mps"
         ) from None
     return device
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    from torch._dynamo import config  # takes seconds to import
-
-    # Without these guards a model that has been compiled before its hooks came is run without them.
-    config.skip_nnmodule_hook_guards = False
-    return cast(nn.Module, torch.compile(model))
 
 
 def _describe(setup: Setup, directory: Path, sink: Sink) -> None:

@@ -37,14 +37,14 @@ __all__: list[str] = []
 
 
 @every_kernel
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(x=any_tensor())
 def test_any_tensor_gives_what_numpy_gives(name: str, x: Tensor) -> None:
     assert_stats(reduced(name, [x]), [x])
 
 
 @every_kernel
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(xs=st.lists(any_tensor(), min_size=2, max_size=4))
 def test_several_tensors_merge_as_if_they_were_one(name: str, xs: list[Tensor]) -> None:
     assert_stats(reduced(name, xs), xs)
@@ -59,7 +59,7 @@ def test_kernels_agree_for_any_thresholds(x: Tensor, eps: float, threshold: floa
 
 
 @every_kernel
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(x=any_tensor(min_dims=1, min_side=1), data=st.data())
 def test_the_batch_may_be_split_and_its_order_changed(
     name: str, x: Tensor, data: st.DataObject

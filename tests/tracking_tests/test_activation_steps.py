@@ -163,19 +163,19 @@ def test_reading_at_any_moment_loses_nothing(flush_every: int) -> None:
 def test_memory_does_not_grow_with_the_steps(tmp_path: Path) -> None:
     model = nn.Sequential(*[nn.ReLU() for _ in range(20)])
     x = torch.ones(1, 2)
-    with ActivationStats(model, directory=tmp_path, flush_every=50) as stats:
-        for step in range(500):
+    with ActivationStats(model, directory=tmp_path, flush_every=30) as stats:
+        for step in range(300):
             model(x)
             stats.step()
-            if step % 50 == 49:
+            if step % 30 == 29:
                 buffers = stats._buffers.values()
                 assert len(buffers) == 20
-                assert {len(buffer._ints) for buffer in buffers} == {50}
+                assert {len(buffer._ints) for buffer in buffers} == {30}
                 assert not any(buffer._moments or buffer._alive for buffer in buffers)
         assert not stats._charted
         assert len(list((tmp_path / "parts" / "stats").iterdir())) == 10
-    assert pq.read_metadata(stats.path).num_rows == 10_000
-    assert stats.read()["step"].to_pylist() == [row // 20 for row in range(10_000)]
+    assert pq.read_metadata(stats.path).num_rows == 6000
+    assert stats.read()["step"].to_pylist() == [row // 20 for row in range(6000)]
 
 
 def test_metrics_of_every_layer_reach_the_sink() -> None:
@@ -213,7 +213,7 @@ def test_metrics_of_evaluation_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     ("every", "expected", "points"),
-    [(1, 3000, 1000), (3, 3000, 1000), (2, 3000, 750), (1, None, 1000 + 500 + 250)],
+    [(2, 3000, 750), (1, None, 1000 + 500 + 250)],
 )
 def test_metrics_are_thinned_and_the_table_is_not(
     every: int, expected: int | None, points: int

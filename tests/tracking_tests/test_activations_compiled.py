@@ -43,8 +43,7 @@ def run(compile_: str, watched: str = "model", **options: Any) -> list[dict[str,
     return rows(stats.read())
 
 
-@pytest.mark.parametrize("watched", ["model", "compiled"])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize(("backend", "watched"), [("eager", "model"), ("aot_eager", "compiled")])
 def test_statistics_names_and_order_are_those_of_the_plain_model(
     backend: str, watched: str
 ) -> None:

@@ -1,0 +1,90 @@
+"""Tables to draw, of real runs and made by hand, and what a figure shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional as F
+
+from tracking import ActivationStats, Recorder
+from tracking.plots import (
+    save,
+)
+from tracking.records import LayerStats
+from tracking.tables import StatsSettings, stats_table
+
+__all__ = ["LAYERS", "drawn", "labels", "mesh_of", "row", "run", "table"]
+
+LAYERS = ("relu1", "relu2", "head")
+
+
+@cache
+def run(kind: str) -> tuple[pa.Table, pa.Table]:
+    """Statistics and steps of a short training on digits: healthy, collapsing, or exploding."""
+    torch.manual_seed(0)
+    digits = load_digits()
+    x = torch.from_numpy(digits.images).float().div(16).flatten(1)
+    y = torch.from_numpy(digits.target)
+    model = nn.Sequential()
+    for name, layer in (
+        *(("fc1", nn.Linear(64, 32)), ("relu1", nn.ReLU())),
+        *(("fc2", nn.Linear(32, 16)), ("relu2", nn.ReLU()), ("head", nn.Linear(16, 10))),
+    ):
+        model.add_module(name, layer)
+    lr = {"healthy": 0.01, "collapsing": 3.0, "exploding": 0.01}[kind]
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    with (
+        Recorder(optimizer) as recorder,
+        ActivationStats(model, optimizer=optimizer, record_eval=True) as stats,
+    ):
+        for step in range(60):
+            scale = 1.2**step if kind == "exploding" else 1.0
+            batch = slice(30 * (step % 50), 30 * (step % 50) + 30)
+            loss = F.cross_entropy(model(x[batch] * scale), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            recorder.note(loss=loss, batch_size=30)
+            optimizer.step()
+        model.eval()
+        model(100 * x)
+    return stats.read(), recorder.read()
+
+
+def row(step: int, layer: str = "relu", **changed: Any) -> LayerStats:
+    hist = np.bincount([41, 41, 44, 50], minlength=82)
+    usual = LayerStats(step, layer, "train", 4, 0.5, 0.3, 0.0, 2.5, 0.5, 1, 0.5, 0, hist, 0.0)
+    return dataclasses.replace(usual, **changed)
+
+
+def table(*records: LayerStats) -> pa.Table:
+    return stats_table(records, StatsSettings(0.05, 1.0, "activations", "1"))
+
+
+def mesh_of(figure: Figure, panel: int = 0) -> QuadMesh:
+    [mesh] = [c for c in figure.axes[panel].collections if isinstance(c, QuadMesh)]
+    return mesh
+
+
+def drawn(figure: Figure, path: Path) -> np.ndarray:
+    """The picture's pixels, which must not be of one colour."""
+    pixels = imread(save(figure, path))
+    assert pixels[..., :3].std() > 0.01
+    return pixels
+
+
+def labels(figure: Figure) -> dict[str, float]:
+    """The labels of the activations' axis and where they stand."""
+    ax = figure.axes[0]
+    texts = [text.get_text() for text in ax.get_yticklabels()]
+    return dict(zip(texts, ax.get_yticks().tolist(), strict=True))
