@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipelines.reasons import one_line
 from tracking.errors import BadInput, did_you_mean
+from tracking.reasons import one_line
 
 __all__ = ["load_factory"]
 

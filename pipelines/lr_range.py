@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.config import LrRangeConfig
-from pipelines.loaders import Batch, Loader
+from pipelines.data.loaders import Batch, Loader
 from pipelines.optimizers import apply_values
 from pipelines.run import Setup
 from pipelines.schedules import ScheduleValues

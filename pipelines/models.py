@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from pipelines.config import RunConfig
 from pipelines.factories import load_factory
-from pipelines.reasons import one_line
 from pipelines.resnet import resnet_small
 from pipelines.snapshot import ModelState, RandomState
 from tracking.errors import BadModel, did_you_mean
+from tracking.reasons import one_line
 
 __all__ = ["build_model", "simple_cnn"]
 

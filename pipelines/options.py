@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipelines.reasons import one_line
 from tracking.errors import BadOption, did_you_mean
+from tracking.reasons import one_line
 
 __all__ = ["config_from", "read_config"]
 

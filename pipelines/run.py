@@ -14,8 +14,8 @@ from torch import nn
 
 from pipelines.callbacks import Callback, EarlyStopping, LossGuard
 from pipelines.config import RunConfig
-from pipelines.datasets import ImageData, load_dataset
-from pipelines.loaders import Loaders, make_loaders
+from pipelines.data.datasets import ImageData, load_dataset
+from pipelines.data.loaders import Loaders, make_loaders
 from pipelines.models import build_model
 from pipelines.optimizers import make_optimizer
 from pipelines.recording import EpochMetrics, Recording

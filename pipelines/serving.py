@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pipelines.datasets import ImageData
+from pipelines.data.datasets import ImageData
 
 __all__ = ["ServingModel", "serving_model"]
 

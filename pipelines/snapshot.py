@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pipelines.loaders import Loader
+from pipelines.data.loaders import Loader
 
 __all__ = ["ModelState", "RandomState", "Snapshot"]
 

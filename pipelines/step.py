@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.loaders import Batch, Loader
+from pipelines.data.loaders import Batch, Loader
 
 __all__ = ["StepOptions", "TrainStep", "autocast", "batch_groups"]
 

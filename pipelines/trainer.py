@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipelines.callbacks import Callback, CallbackList
-from pipelines.loaders import Batch, Loader, Loaders
+from pipelines.data.loaders import Batch, Loader, Loaders
 from pipelines.optimizers import apply_values
 from pipelines.schedules import Schedule, ScheduleValues
 from pipelines.step import StepOptions, TrainStep, autocast, batch_groups

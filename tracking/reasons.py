@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["first_line", "masked", "reason"]
+__all__ = ["first_line", "masked", "one_line", "reason"]
+
+LONGEST = 300
 
 PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s]*@")
 
@@ -17,6 +19,12 @@ def masked(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says, cut to its first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an exception on one line, cut to 300 characters."""
+    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def reason(error: BaseException) -> str:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pipelines.config import RunConfig
-from pipelines.images import Split
-from pipelines.loaders import InMemoryLoader, Loaders
+from pipelines.data.images import Split
+from pipelines.data.loaders import InMemoryLoader, Loaders
 from pipelines.run import FitResult, prepare, train
 
 __all__: list[str] = []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipelines.callbacks import EVENTS, Callback, CallbackList, EarlyStopping, LossGuard
 from pipelines.config import RunConfig
-from pipelines.loaders import Loaders
+from pipelines.data.loaders import Loaders
 from pipelines.schedules import make_schedule
 from pipelines.step import StepOptions
 from pipelines.trainer import Fit, Trainer

@@ -13,7 +13,7 @@ from torch import nn
 
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
-from pipelines.loaders import Loaders
+from pipelines.data.loaders import Loaders
 from pipelines.recording import EpochMetrics, Recording, color_dim_file
 from pipelines.run import FitResult, prepare, train
 from pipelines.schedules import make_schedule

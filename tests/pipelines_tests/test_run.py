@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
-from pipelines.loaders import Batch, InMemoryLoader
+from pipelines.data.loaders import Batch, InMemoryLoader
 from pipelines.run import FitResult, prepare, resolve_device, train
 from pipelines.trainer import Fit
 from tracking.errors import BadModel, BadOption, NonFiniteLoss

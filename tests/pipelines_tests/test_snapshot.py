@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.config import RunConfig
-from pipelines.loaders import Loaders
+from pipelines.data.loaders import Loaders
 from pipelines.optimizers import make_optimizer
 from pipelines.snapshot import ModelState, RandomState, Snapshot
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.loaders import Batch
+from pipelines.data.loaders import Batch
 from pipelines.step import StepOptions, TrainStep, autocast, batch_groups
 
 __all__: list[str] = []

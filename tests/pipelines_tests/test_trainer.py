@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
-from pipelines.loaders import Batch, Loaders
+from pipelines.data.loaders import Batch, Loaders
 from pipelines.optimizers import make_optimizer
 from pipelines.run import FitResult, prepare
 from pipelines.schedules import make_schedule

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from pipelines import public_sets
-from pipelines.images import RawData
-from pipelines.public_sets import IDX_FILES, IDX_SETS, read_archive, read_idx_set
+from pipelines.data import public_sets
+from pipelines.data.images import RawData
+from pipelines.data.public_sets import IDX_FILES, IDX_SETS, read_archive, read_idx_set
 from tracking.errors import BadDataset
 
 __all__: list[str] = []

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.idx import read_idx
-from pipelines.images import RawData, Split
-from pipelines.reasons import one_line
+from pipelines.data.idx import read_idx
+from pipelines.data.images import RawData, Split
 from tracking.errors import BadDataset
+from tracking.reasons import one_line
 
 __all__ = ["ARCHIVES", "IDX_SETS", "read_archive", "read_idx_set"]
 

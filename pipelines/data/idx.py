@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.reasons import one_line
 from tracking.errors import BadDataset
+from tracking.reasons import one_line
 
 __all__ = ["read_idx"]
 

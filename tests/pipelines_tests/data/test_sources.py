@@ -14,8 +14,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from pipelines.config import RunConfig
-from pipelines.images import LazyImages, RawData, resize
-from pipelines.sources import read_digits, read_source, read_synthetic
+from pipelines.data.images import LazyImages, RawData, resize
+from pipelines.data.sources import read_digits, read_source, read_synthetic
 from tracking.errors import BadDataset
 
 __all__: list[str] = []

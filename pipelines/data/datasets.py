@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from pipelines.config import RunConfig
-from pipelines.images import MEMORY_LIMIT, Images, RawData, Split
-from pipelines.sources import read_source
+from pipelines.data.images import MEMORY_LIMIT, Images, RawData, Split
+from pipelines.data.sources import read_source
 from tracking.errors import BadDataset, BadOption
 
 __all__ = ["ImageData", "channel_statistics", "load_dataset", "seeded"]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.images import LazyImages, Split, fit, resize, take
+from pipelines.data.images import LazyImages, Split, fit, resize, take
 
 __all__: list[str] = []
 

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.config import RunConfig
-from pipelines.datasets import ImageData, channel_statistics, load_dataset, seeded
-from pipelines.images import Images, LazyImages, Split, fit
+from pipelines.data.datasets import ImageData, channel_statistics, load_dataset, seeded
+from pipelines.data.images import Images, LazyImages, Split, fit
 from tracking.errors import BadDataset, BadOption
 
 __all__: list[str] = []

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.arrays import read_factory
 from pipelines.config import RunConfig
-from pipelines.folders import read_folder
-from pipelines.images import MEMORY_LIMIT, RawData, Split, fit
-from pipelines.public_sets import ARCHIVES, IDX_SETS, read_archive, read_idx_set
+from pipelines.data.arrays import read_factory
+from pipelines.data.folders import read_folder
+from pipelines.data.images import MEMORY_LIMIT, RawData, Split, fit
+from pipelines.data.public_sets import ARCHIVES, IDX_SETS, read_archive, read_idx_set
 
 __all__ = ["read_digits", "read_source", "read_synthetic"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.arrays import read_factory
-from pipelines.images import RawData
+from pipelines.data.arrays import read_factory
+from pipelines.data.images import RawData
 from tracking.errors import BadDataset
 
 __all__: list[str] = []

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from pipelines.augment import Augment
+from pipelines.data.augment import Augment
 
 __all__: list[str] = []
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.images import MEMORY_LIMIT, Images, LazyImages, RawData, Split, resize
-from pipelines.reasons import one_line
+from pipelines.data.images import MEMORY_LIMIT, Images, LazyImages, RawData, Split, resize
 from tracking.errors import BadDataset
+from tracking.reasons import one_line
 
 __all__ = ["read_folder"]
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.folders import read_folder
-from pipelines.images import LazyImages, RawData
+from pipelines.data.folders import read_folder
+from pipelines.data.images import LazyImages, RawData
 from tracking.errors import BadDataset
 
 __all__: list[str] = []

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import BatchNorm2d
 
-from pipelines.augment import Augment
 from pipelines.config import RunConfig
-from pipelines.datasets import load_dataset
-from pipelines.images import Split, fit
-from pipelines.loaders import Batch, InMemoryLoader, Loader, StreamLoader, make_loaders
+from pipelines.data.augment import Augment
+from pipelines.data.datasets import load_dataset
+from pipelines.data.images import Split, fit
+from pipelines.data.loaders import Batch, InMemoryLoader, Loader, StreamLoader, make_loaders
 
 __all__: list[str] = []
 

@@ -15,10 +15,10 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.augment import Augment
 from pipelines.config import RunConfig
-from pipelines.datasets import ImageData, seeded
-from pipelines.images import Split
+from pipelines.data.augment import Augment
+from pipelines.data.datasets import ImageData, seeded
+from pipelines.data.images import Split
 
 __all__ = ["Batch", "InMemoryLoader", "Loader", "Loaders", "StreamLoader", "make_loaders"]
 

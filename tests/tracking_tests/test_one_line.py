@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.reasons import one_line
+from tracking.reasons import one_line
 
 __all__: list[str] = []
 

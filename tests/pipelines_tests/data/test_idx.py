@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.idx import read_idx
+from pipelines.data.idx import read_idx
 from tracking.errors import BadDataset
 
 __all__: list[str] = []

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.data.images import RawData, Split
 from pipelines.factories import load_factory
-from pipelines.images import RawData, Split
-from pipelines.reasons import one_line
 from tracking.errors import BadDataset
+from tracking.reasons import one_line
 
 __all__ = ["read_factory"]
 
