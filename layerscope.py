@@ -56,6 +56,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command; the exit code says how it ended (see the README)."""
     logging.basicConfig(format="%(name)s: %(message)s")
+    logging.getLogger("layerscope").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         cli(prog_name="layerscope", standalone_mode=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["interleaved", "ratios_table", "write_report"]
+__all__ = ["interleaved", "ratios_table", "summary_table", "write_report"]
 
 
 def interleaved(
@@ -31,23 +32,32 @@ def interleaved(
 def ratios_table(
     seconds: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """Markdown rows: each pair's ratios, formed round by round, as n, median and range."""
-    rows = ["| ratio | n | median | range |", "|---|---|---|---|"]
-    for over, under in pairs:
-        ratios = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
-        spread = f"{min(ratios):.3f} - {max(ratios):.3f}"
-        median = statistics.median(ratios)
-        rows.append(f"| {over} / {under} | {len(ratios)} | {median:.3f} | {spread} |")
-    rows += ["", "| variant | n | median seconds | range |", "|---|---|---|---|"]
-    for name, values in seconds.items():
-        spread = f"{min(values):.2f} - {max(values):.2f}"
-        rows.append(f"| {name} | {len(values)} | {statistics.median(values):.2f} | {spread} |")
+    """Markdown tables: each pair's ratios, formed round by round, and each variant's seconds."""
+    ratios = {
+        f"{over} / {under}": [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
+        for over, under in pairs
+    }
+    return [*summary_table("ratio", ratios), "", *summary_table("seconds", seconds)]
+
+
+def summary_table(heading: str, series: Mapping[str, Sequence[float]]) -> list[str]:
+    """Markdown rows: n, median, mean, standard deviation (n - 1) and range of each series."""
+    rows = [f"| {heading} | n | median | mean | std | range |", "|---|---|---|---|---|---|"]
+    for name, values in series.items():
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
+        numbers = [statistics.median(values), statistics.mean(values), std]
+        figures = " | ".join(f"{number:.3f}" for number in numbers)
+        spread = f"{min(values):.3f} - {max(values):.3f}"
+        rows.append(f"| {name} | {len(values)} | {figures} | {spread} |")
     return rows
 
 
 def write_report(path: Path, title: str, command: str, rows: Sequence[str]) -> None:
     """A Markdown file with the figures, the command, the machine and the date; printed too."""
-    machine = f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine = (
+        f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}"
+    )
     lines = [
         f"# {title}",
         "",

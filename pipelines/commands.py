@@ -94,7 +94,7 @@ def _report_lr_range(console: Console, result: LrRange) -> None:
 
 
 def _where_to_look(console: Console, tracked: TrackedRun) -> None:
-    uri = tracked.run.shown_uri
+    uri = tracked.run.shown_uri.rstrip("/")
     console.print(f"run {tracked.run.run_id}")
     if uri.startswith("http"):
         experiment = tracked.run.experiment_id

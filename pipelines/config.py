@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from tracking.errors import did_you_mean
+from tracking.interval import parse_every
 
 __all__ = ["CYCLES", "DATASETS", "MODELS", "PCT_START", "LrRangeConfig", "RunConfig"]
 
@@ -208,11 +209,8 @@ class RunConfig(_Options):
     @field_validator("every")
     @classmethod
     def _check_every(cls, value: str) -> str:
-        whole = re.fullmatch(r"0*[1-9]\d*", value)
-        share = re.fullmatch(r"auto:(\d*\.?\d+)", value)
-        if not whole and not (share and 0 < float(share[1]) < 1):
-            raise ValueError("allowed: a whole number from 1, or auto:SHARE with SHARE in (0, 1)")
-        return str(int(value)) if whole else value
+        steps, share = parse_every(value)
+        return value if share else str(steps)
 
     @field_validator("dataset", "model")
     @classmethod

@@ -21,6 +21,9 @@ from tracking.activations import float_tensors
 __all__ = ["LayerSummary", "ModelSummary", "summarize"]
 
 
+ROLES = ("trainable", "frozen", "buffers")
+
+
 @dataclass(frozen=True)
 class LayerSummary:
     """One module that has parameters or buffers of its own, or no children."""
@@ -31,9 +34,19 @@ class LayerSummary:
     """Without the batch dimension; None where the module was not called."""
     shapes: dict[str, tuple[int, ...]]
     """Shape of each parameter and buffer by name."""
+    roles: dict[str, str]
+    """What each of them is: trainable, frozen (a parameter without gradient) or buffers."""
     trainable: int
     frozen: int
     buffers: int
+
+    def listing(self, role: str) -> str:
+        """Names and shapes of one role, such as ``buffers: running_mean 8``; may be empty."""
+        named = [f"{name} {_times(self.shapes[name])}" for name in self._with(role)]
+        return f"{role}: {', '.join(named)}" if named else ""
+
+    def _with(self, role: str) -> list[str]:
+        return [name for name, own in self.roles.items() if own == role]
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class ModelSummary:
         for heading in ("trainable", "frozen", "buffers"):
             table.add_column(heading, justify="right")
         for layer in self.layers:
-            shapes = ", ".join(f"{name} {_times(shape)}" for name, shape in layer.shapes.items())
+            shapes = "; ".join(filter(None, (layer.listing(role) for role in ROLES)))
             numbers = (layer.trainable, layer.frozen, layer.buffers)
             output = "not called" if layer.output_shape is None else _times(layer.output_shape)
             table.add_row(layer.name, layer.kind, output, shapes, *(f"{n:,}" for n in numbers))
@@ -92,10 +105,11 @@ def summarize(model: nn.Module, example: Tensor) -> ModelSummary:
 def _layer(name: str, module: nn.Module, shape: tuple[int, ...] | None) -> LayerSummary:
     totals = {"trainable": 0, "frozen": 0, "buffers": 0}
     shapes = {}
-    for own, tensor, kind in _own(module):
-        totals[kind] += tensor.numel()
-        shapes[own] = tuple(tensor.shape)
-    return LayerSummary(name, type(module).__name__, shape, shapes, **totals)
+    roles = {}
+    for own, tensor, role in _own(module):
+        totals[role] += tensor.numel()
+        shapes[own], roles[own] = tuple(tensor.shape), role
+    return LayerSummary(name, type(module).__name__, shape, shapes, roles, **totals)
 
 
 def _is_leaf(module: nn.Module) -> bool:

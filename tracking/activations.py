@@ -83,15 +83,14 @@ class ActivationStats:
         self._settings = StatsSettings(near_zero_eps, above_threshold, layers, str(every))
         self._file = RecordFile("stats.parquet", stats_schema(self._settings), directory)
         self._sink = sink or NullSink()
-        expected = expected_steps and -(-expected_steps // self._interval.steps)
-        self._thinning = Thinning(expected if self._interval.fixed else None)
-        self._charted: set[int] = set()
+        self._thinning = Thinning(expected_steps)
         self._rows = flush_every
         self._buffers: dict[tuple[str, str, torch.device], LayerBuffer] = {}
         self._order: dict[str, int] = {}
         self._hooked: dict[str, tuple[nn.Module, RemovableHandle]] = {}
         self._handles: list[RemovableHandle] = []
         self._entered = False
+        self._evaluated = False
         self._spent = 0.0
         self._step_began = 0.0
 
@@ -162,6 +161,11 @@ class ActivationStats:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if not model.training:
+            self._evaluated = True
+        elif self._evaluated:
+            # What was spent on evaluation is no part of the step that comes now.
+            self._evaluated, self._step_began = False, time.perf_counter()
         if self._armed():
             self._hook_layers()
 
@@ -222,13 +226,11 @@ class ActivationStats:
             self._spent += time.perf_counter() - began
 
     def _metrics(self, records: list[LayerStats]) -> Iterator[Metric]:
-        for step in dict.fromkeys(r.step for r in records if r.mode == "train"):
-            if self._thinning.keep():
-                self._charted.add(step)
+        steps = dict.fromkeys(r.step for r in records if r.mode == "train")
+        charted = {step for step in steps if self._thinning.keep(step)}
         for record in records:
-            if record.step in self._charted or record.mode == "eval":
+            if record.step in charted or record.mode == "eval":
                 yield from _metrics_of(record)
-        self._charted.clear()
 
 
 def _metrics_of(record: LayerStats) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -117,13 +118,14 @@ class Recorder:
         if not self._pending:
             return []
         losses = None if self._losses is None else self._losses[: len(self._pending)].tolist()
+        smooth = copy(self._smooth)
         records: list[HyperParams] = []
         for index, fields in enumerate(self._pending):
-            has_loss = fields.pop("has_loss")
-            loss = losses[index] if has_loss and losses is not None else None
-            records.extend(self._records(fields, loss))
-        self._pending = []
+            loss = losses[index] if fields["has_loss"] and losses is not None else None
+            records.extend(_records(fields, loss, smooth))
         self._file.append(steps_table(records))
+        # Only now, so that a write that failed (disk full) can be repeated.
+        self._pending, self._smooth = [], smooth
         self._sink.metrics(list(self._metrics(records)))
         return records
 
@@ -169,24 +171,27 @@ class Recorder:
             self._losses = torch.zeros(self._rows, dtype=loss.dtype, device=loss.device)
         self._losses[len(self._pending)].copy_(loss)
 
-    def _records(self, fields: dict[str, Any], loss: float | None) -> Iterator[HyperParams]:
-        smooth = None if loss is None else self._smooth.add(loss)
-        shared = {name: value for name, value in fields.items() if name != "groups"}
-        for group in fields["groups"]:
-            yield HyperParams(**shared, **group, loss=loss, loss_smooth=smooth)
-
     def _metrics(self, records: list[HyperParams]) -> Iterator[Metric]:
         previous = None
         for r in records:
             if r.step == previous:  # charts show the first group; the table has them all
                 continue
             previous = r.step
-            if self._thinning.keep():
+            if self._thinning.keep(r.step):
                 shown = {"lr": r.lr, "momentum": r.momentum}
                 shown |= {"train/loss": r.loss, "train/loss_smooth": r.loss_smooth}
                 for key, value in shown.items():
                     if value is not None:
                         yield Metric(key, value, r.step, r.time)
+
+
+def _records(
+    fields: Mapping[str, Any], loss: float | None, smoothed: _SmoothedLoss
+) -> Iterator[HyperParams]:
+    smooth = None if loss is None else smoothed.add(loss)
+    shared = {name: fields[name] for name in ("step", "epoch", "batch_size", "time")}
+    for group in fields["groups"]:
+        yield HyperParams(**shared, **group, loss=loss, loss_smooth=smooth)
 
 
 class _SmoothedLoss:

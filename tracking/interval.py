@@ -7,7 +7,7 @@ import re
 
 from tracking.errors import BadOption
 
-__all__ = ["Interval", "Thinning"]
+__all__ = ["Interval", "Thinning", "parse_every"]
 
 
 class Interval:
@@ -23,16 +23,10 @@ class Interval:
     """
 
     def __init__(self, every: str | int) -> None:
-        text = str(every)
-        auto = re.fullmatch(r"auto:(\d*\.?\d+)", text)
-        self._share = float(auto[1]) if auto else 0.0
-        whole = int(text) if re.fullmatch(r"\d+", text) else 0
-        if not (whole or 0 < self._share < 1):
-            raise BadOption(
-                f"every={every}: allowed: a whole number from 1, or auto:SHARE with SHARE "
-                "between 0 and 1, such as auto:0.05"
-            )
-        self.steps = whole or 1
+        try:
+            self.steps, self._share = parse_every(str(every))
+        except ValueError as error:
+            raise BadOption(f"every={every}: {error}") from None
         self._next = 0
         self._warm = False
         self._recording = _Average()
@@ -64,6 +58,22 @@ class Interval:
             self.steps = max(1, math.ceil(ratio * (1 - self._share) / self._share))
 
 
+def parse_every(every: str) -> tuple[int, float]:
+    """The number of steps and the share of the time that ``every`` means; a share of 0 is none.
+
+    Raises ValueError: it is neither a whole number from 1 nor auto:SHARE.
+    """
+    whole = int(every) if re.fullmatch(r"[0-9]+", every) else 0
+    auto = re.fullmatch(r"auto:([0-9]*\.?[0-9]+)", every)
+    share = float(auto[1]) if auto else 0.0
+    if whole or 0 < share < 1:
+        return whole or 1, share
+    raise ValueError(
+        "allowed: a whole number from 1, or auto:SHARE with SHARE between 0 and 1, "
+        "such as auto:0.05"
+    )
+
+
 class _Average:
     """A running mean that forgets: follows a changing speed, is not thrown by the first step."""
 
@@ -79,17 +89,24 @@ class _Average:
 class Thinning:
     """Chooses about ``points`` of the records for a chart; the artifacts keep them all.
 
-    Where the number of records is not known beforehand, the stride doubles each time it grows
-    twofold, so that n records leave about points (1 + log2(n / points) / 2).
+    ``expected`` is the number of steps of the run. Where it is not known, every record is shown at
+    first, and the stride doubles each time the records have doubled beyond ``points``, so that n
+    records leave about points (1 + log2(n / points) / 2).
     """
 
     def __init__(self, expected: int | None, points: int = 1000) -> None:
         self._stride = math.ceil(expected / points) if expected else 0
         self._points = points
         self._seen = 0
+        self._next = 0
 
-    def keep(self) -> bool:
-        """Whether the next record is to be shown."""
-        stride = self._stride or 1 << (self._seen // self._points).bit_length()
+    def keep(self, step: int) -> bool:
+        """Whether the record of this step is to be shown; steps come in ascending order."""
+        if self._stride:
+            due = step >= self._next
+            if due:
+                self._next = (step // self._stride + 1) * self._stride
+            return due
+        stride = 1 << (self._seen // self._points).bit_length()
         self._seen += 1
-        return (self._seen - 1) % max(stride, 1) == 0
+        return (self._seen - 1) % stride == 0

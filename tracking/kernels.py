@@ -186,6 +186,26 @@ def _as_block(x: Tensor) -> Tensor:
 
 
 @numba.njit(nogil=True, cache=True)
+def _deviations(block: Any, mean: float) -> tuple[float, float]:  # pragma: no cover - compiled
+    """Sums of the squared deviations from ``mean``, and of the deviations, of finite elements."""
+    outer, channels, inner = block.shape
+    squares = 0.0
+    rest = 0.0
+    for i in range(outer):
+        partial = 0.0
+        drift = 0.0
+        for c in range(channels):
+            for j in range(inner):
+                delta = np.float64(block[i, c, j]) - mean
+                if math.isfinite(delta):
+                    partial += delta * delta
+                    drift += delta
+        squares += partial
+        rest += drift
+    return squares, rest
+
+
+@numba.njit(nogil=True, cache=True)
 def _reduce_block(  # pragma: no cover - compiled
     block: Any, ints: Any, floats: Any, alive: Any, near_zero_eps: float, above_threshold: float
 ) -> None:
@@ -218,21 +238,9 @@ def _reduce_block(  # pragma: no cover - compiled
                 elif x < 0.0:
                     ints[HIST] += 1
         total += partial
-    mean = total / finite if finite > 0 else 0.0
-    squares = 0.0
-    rest = 0.0
-    for i in range(outer):
-        partial = 0.0
-        drift = 0.0
-        for c in range(channels):
-            for j in range(inner):
-                delta = np.float64(block[i, c, j]) - mean
-                if math.isfinite(delta):
-                    partial += delta * delta
-                    drift += delta
-        squares += partial
-        rest += drift
     if finite > 0:
+        mean = total / finite
+        squares, rest = _deviations(block, mean)
         rest /= finite
         before = ints[FINITE]
         share = finite / (before + finite)

@@ -119,6 +119,8 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     given = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if given and name == "Default":
         return given
+    if name == "Default":
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", name)
     found = client.get_experiment_by_name(name)
     if found is None:
         try:

@@ -96,7 +96,7 @@ class MlflowSink:
             raise RecordsWaiting(
                 f"records of run {self.run.run_id} wait in {self._directory} "
                 f"({self._away or 'interrupted'}); "
-                f"send them with: layerscope replay {shlex.quote(str(self._directory))}"
+                f"send them with: python layerscope.py replay {shlex.quote(str(self._directory))}"
             )
 
     def _deliver(self) -> None:

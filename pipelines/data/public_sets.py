@@ -26,7 +26,7 @@ from tracking.reasons import one_line
 
 __all__ = ["ARCHIVES", "IDX_SETS", "read_archive", "read_idx_set"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("layerscope")
 
 DIGITS = tuple("0123456789")
 SYSTEM_FOLDER = Path("/usr/share/datasets")  # Debian's packages dataset-* put their files there
@@ -75,14 +75,18 @@ ARCHIVES = {
 def read_idx_set(name: str, data_dir: Path) -> RawData:
     """fashion-mnist, mnist or kmnist, plain or gzipped.
 
-    Looked for in ``data_dir/<name>``, torchvision's ``data_dir/<Name>/raw``, ``data_dir`` and
-    ``/usr/share/datasets/<name>``, then downloaded.
+    Looked for in ``data_dir/<name>``, torchvision's ``data_dir/<Name>/raw``,
+    ``/usr/share/datasets/<name>`` and ``data_dir`` itself, then downloaded. The three sets share
+    their files' names, so files in ``data_dir`` itself do not count where its name is that of
+    another set.
 
     Raises BadDataset: a file is damaged, or is missing and cannot be downloaded.
     """
     known = IDX_SETS[name]
     raw = data_dir / known.torchvision_name / "raw"
-    folders = (data_dir / name, raw, data_dir, SYSTEM_FOLDER / name)
+    folders = [data_dir / name, raw, SYSTEM_FOLDER / name]
+    if data_dir.name not in IDX_SETS.keys() - {name}:
+        folders.append(data_dir)
     files = next(filter(None, map(_idx_files, folders)), None)
     if files is None:
         wanted = f"{', '.join(IDX_FILES)} (plain or .gz)"

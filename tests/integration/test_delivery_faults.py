@@ -155,7 +155,7 @@ def test_whoever_waits_may_interrupt(
     signal.signal(signal.SIGINT, before)
     server.signal(signal.SIGCONT)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    assert "send them with: layerscope replay " in str(raised.pop())
+    assert "send them with: python layerscope.py replay " in str(raised.pop())
     # Here the process lives on; its thread gives the spool back when it notices.
     within(patience, lambda: not any(t.name == "layerscope-mlflow" for t in threading.enumerate()))
     list(replay_all())

@@ -1,0 +1,1 @@
+"""Images: reading each kind of data set, splitting it, and batches of it on the device."""
