@@ -26,7 +26,7 @@ from pipelines.trainer import EpochResult, Evaluation, Fit, Trainer, evaluate
 from tracking.activations import ActivationStats
 from tracking.errors import BadOption
 from tracking.hyperparameters import Recorder
-from tracking.layers import select_layers
+from tracking.layers import check_layers, select_layers
 from tracking.records import DatasetInfo, Metric
 from tracking.sink import NullSink, Sink
 
@@ -88,6 +88,7 @@ def prepare(config: RunConfig) -> Setup:
 
     Raises BadInput: an option, the data or the model cannot be used. Nothing has been started then.
     """
+    check_layers(config.layers)
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)

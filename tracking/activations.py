@@ -13,6 +13,7 @@ In a hand-written loop::
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -38,6 +39,8 @@ from tracking.tables import StatsSettings, read_stats, stats_schema, stats_table
 
 __all__ = ["ActivationStats", "float_tensors"]
 
+# What MLflow refuses in the name of a metric.
+NOT_IN_KEYS = re.compile(r"[^\w\-. :/]")
 METRICS = ("mean", "std", "near_zero", "dead_channels")
 
 
@@ -189,7 +192,7 @@ class ActivationStats:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not self._armed():
+        if not self._armed() or _in_backward():
             return
         began = time.perf_counter()
         mode = "train" if self.model.training else "eval"
@@ -238,8 +241,13 @@ def _metrics_of(record: LayerStats) -> Iterator[Metric]:
     for name in METRICS:
         value = getattr(record, name)
         if value is not None:
-            key = f"{group}/{record.layer}/{name}"
+            key = f"{group}/{NOT_IN_KEYS.sub('_', record.layer)}/{name}"
             yield Metric(key, value, record.step, record.time)
+
+
+def _in_backward() -> bool:
+    """Whether autograd is at work: activation checkpointing then computes a layer a second time."""
+    return bool(torch._C._current_graph_task_id() != -1)  # noqa: SLF001 - torch has no public way
 
 
 def _has_values(x: Tensor) -> bool:
