@@ -26,11 +26,11 @@ ROOT = Path(layerscope.__file__).parent
 
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
-    """`main` sets a handler and configures logging; a test's process keeps its own."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.root.level
+    """`main` sets a handler and a level of logging; the tests' process keeps its own."""
+    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("layerscope").level
     yield
     signal.signal(signal.SIGTERM, handler)
-    logging.root.setLevel(level)
+    logging.getLogger("layerscope").setLevel(level)
 
 
 @pytest.fixture

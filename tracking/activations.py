@@ -92,6 +92,7 @@ class ActivationStats:
         self._order: dict[str, int] = {}
         self._hooked: dict[str, tuple[nn.Module, RemovableHandle]] = {}
         self._handles: list[RemovableHandle] = []
+        self._unwritten: list[LayerStats] = []
         self._entered = False
         self._evaluated = False
         self._spent = 0.0
@@ -139,10 +140,12 @@ class ActivationStats:
 
     def flush(self) -> list[LayerStats]:
         """Bring finished rows to the host, write them as a part, and send thinned metrics."""
-        records = drain(list(self._buffers.values()))
+        # What a failed write (disk full) left is tried again.
+        records = self._unwritten = self._unwritten + drain(list(self._buffers.values()))
         if records:
             records.sort(key=lambda r: (r.step, r.mode == "eval", self._order[r.layer]))
             self._file.append(stats_table(records, self._settings))
+            self._unwritten = []
             self._sink.metrics(list(self._metrics(records)))
         return records
 

@@ -1,1 +1,3 @@
 """Images: reading each kind of data set, splitting it, and batches of it on the device."""
+
+__all__: list[str] = []

@@ -93,7 +93,7 @@ def command(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Command]:
     """Runs the command in this process: exit code, and all that is written to the two streams."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.root.level
+    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("layerscope").level
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["layerscope", *arguments])
@@ -108,7 +108,7 @@ def command(
 
     yield run
     signal.signal(signal.SIGTERM, handler)
-    logging.root.setLevel(level)
+    logging.getLogger("layerscope").setLevel(level)
 
 
 BAD_INPUT = [

@@ -224,22 +224,8 @@ def test_early_stopping_ends_a_run(trained: TrainedMaker) -> None:
 # -- compiled --
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch's own making
-def test_a_model_that_was_compiled_before_is_recorded(
-    trained: TrainedMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    expected = trained()
-    trained(compile=True, record=False)
-    compiled = trained(compile=True)
-    assert weights_of(compiled.model).equal(weights_of(expected.model))
-    tables = [result.activation_stats.read() for result in (compiled, expected)]
-    assert tables[0].num_rows > 0
-    assert tables[0].equals(tables[1])
-
-
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # of torch's own making
 @pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler"
 )

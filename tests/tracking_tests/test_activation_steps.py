@@ -71,6 +71,28 @@ def test_automatic_interval_keeps_its_share(monkeypatch: pytest.MonkeyPatch) -> 
     assert steps[2:] == list(range(9, 200, 8))
 
 
+def test_evaluation_between_steps_does_not_change_the_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(activations, "time", clock)
+    model = cnn()
+    [x] = batches(1)
+    with ActivationStats(model, every="auto:0.5") as stats:
+        for _ in range(20):
+            model(x)
+            clock.now += 0.01
+            stats._spent = 0.015 * stats._interval.due(stats.current_step)
+            clock.now += stats._spent
+            stats.step()
+            model.eval()
+            model(x)
+            clock.now += 100
+            model.train()
+    # 15 ms of recording in every n-th step of 10 ms: n = ceil(1.5 * 0.5 / 0.5)
+    assert sorted({row["step"] for row in rows(stats.read())}) == [0, *range(1, 20, 2)]
+
+
 @pytest.mark.parametrize("record_eval", [False, True])
 def test_evaluation_is_recorded_on_request_and_kept_apart(record_eval: bool) -> None:
     model = cnn()
@@ -172,7 +194,7 @@ def test_memory_does_not_grow_with_the_steps(tmp_path: Path) -> None:
                 assert len(buffers) == 20
                 assert {len(buffer._ints) for buffer in buffers} == {30}
                 assert not any(buffer._moments or buffer._alive for buffer in buffers)
-        assert not stats._charted
+        assert not stats._unwritten
         assert len(list((tmp_path / "parts" / "stats").iterdir())) == 10
     assert pq.read_metadata(stats.path).num_rows == 6000
     assert stats.read()["step"].to_pylist() == [row // 20 for row in range(6000)]
@@ -213,7 +235,7 @@ def test_metrics_of_evaluation_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     ("every", "expected", "points"),
-    [(2, 3000, 750), (1, None, 1000 + 500 + 250)],
+    [(2, 3000, 1000), (4, 3000, 750), (1, None, 1000 + 500 + 250)],
 )
 def test_metrics_are_thinned_and_the_table_is_not(
     every: int, expected: int | None, points: int

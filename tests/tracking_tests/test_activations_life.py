@@ -17,6 +17,7 @@ from tests.tracking_tests.models import batches, cnn, hooks_on, marked, rows, sg
 from tracking import ActivationStats
 from tracking.errors import BadOption, BadTracking
 from tracking.sink import NullSink
+from tracking.store import RecordFile
 
 __all__: list[str] = []
 
@@ -55,6 +56,27 @@ def test_hooks_are_gone_although_the_rows_cannot_be_written(tmp_path: Path) -> N
     with pytest.raises(OSError, match="disk full"), ActivationStats(model, sink=Full()):
         model(batches(1)[0])
     assert hooks_on(model) == 0
+
+
+def test_rows_that_could_not_be_written_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = cnn()
+    optimizer = sgd(model)
+    stats = ActivationStats(model, optimizer=optimizer, flush_every=2)
+
+    def disk_full(self: RecordFile, table: Any) -> None:
+        raise OSError("disk full")
+
+    def loop() -> None:
+        with stats, monkeypatch.context() as patch:
+            patch.setattr(RecordFile, "append", disk_full)
+            train(model, optimizer, 3)
+
+    with pytest.raises(OSError, match="disk full"):
+        loop()
+    assert [row["step"] for row in rows(stats.read())] == [0, 0, 1, 1]
+    assert hooks_on(model, optimizer) == 0
 
 
 def test_closing_twice_and_late_outputs_change_nothing() -> None:

@@ -15,6 +15,7 @@ from tests.tracking_tests.models import batches, cnn, hooks_on, marked, rows
 from tracking import Recorder
 from tracking.errors import BadOption
 from tracking.sink import MemorySink
+from tracking.store import RecordFile
 
 __all__: list[str] = []
 
@@ -121,6 +122,30 @@ def test_failure_of_the_loop_passes_and_leaves_the_rows() -> None:
     optimizer.step()
     recorder.close()
     assert len(recorder.read()) == 1
+
+
+def test_rows_that_could_not_be_written_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    optimizer = sgd()
+    recorder = Recorder(optimizer, flush_every=2)
+
+    def disk_full(self: RecordFile, table: Any) -> None:
+        raise OSError("disk full")
+
+    def loop() -> None:
+        with recorder, monkeypatch.context() as patch:
+            patch.setattr(RecordFile, "append", disk_full)
+            for loss in (3.0, 1.0, 2.0):
+                recorder.note(loss=loss)
+                optimizer.step()
+
+    with pytest.raises(OSError, match="disk full"):
+        loop()
+    found = rows(recorder.read())
+    assert [row["loss"] for row in found] == [3.0, 1.0]
+    # No loss has entered the average twice.
+    assert found[1]["loss_smooth"] == pytest.approx((0.98 * 3 + 1) / 1.98)
 
 
 def test_two_runs_in_sequence_do_not_disturb_each_other(tmp_path: Path) -> None:

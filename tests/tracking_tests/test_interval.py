@@ -126,5 +126,15 @@ def test_unknown_number_of_records_leaves_slowly_growing_points(
     assert gaps == sorted(gaps)
 
 
+def test_a_run_that_is_recorded_sparsely_is_not_thinned_twice() -> None:
+    thinning = Thinning(3000)
+    assert all(thinning.keep(step) for step in range(0, 3000, 7))
+
+
+def test_uneven_steps_leave_about_as_many_points_as_wanted() -> None:
+    thinning = Thinning(3000)
+    assert sum(thinning.keep(step) for step in range(0, 3000, 2)) == 1000
+
+
 def test_more_records_than_expected_stay_evenly_spaced() -> None:
     assert kept(Thinning(20, points=10), 50) == list(range(0, 50, 2))

@@ -25,7 +25,7 @@ def write(path: Path, content: bytes) -> Path:
 
 @pytest.mark.parametrize("name", ["images", "images.gz"])
 def test_reads_plain_and_gzipped(tmp_path: Path, name: str) -> None:
-    content = gzip.compress(CONTENT) if name.endswith(".gz") else CONTENT
+    content = gzip.compress(CONTENT, mtime=0) if name.endswith(".gz") else CONTENT
     images = read_idx(write(tmp_path / name, content), 3)
     assert images.dtype == torch.uint8
     assert torch.equal(images, torch.arange(24, dtype=torch.uint8).view(SHAPE))
@@ -47,8 +47,8 @@ def test_a_file_may_hold_nothing(tmp_path: Path) -> None:
         ("x", CONTENT[:-1], "holds 23 values where its header says 2 x 3 x 4 = 24"),
         ("x", CONTENT + b"\0", "holds 25 values where its header says 2 x 3 x 4 = 24"),
         ("x.gz", CONTENT, "cannot be read (BadGzipFile: "),
-        ("x.gz", gzip.compress(CONTENT)[:-12], "cannot be read (EOFError: "),
-        ("x.gz", gzip.compress(CONTENT)[:10] + b"\xff" * 30, "cannot be read (error: "),
+        ("x.gz", gzip.compress(CONTENT, mtime=0)[:-12], "cannot be read (EOFError: "),
+        ("x.gz", gzip.compress(CONTENT, mtime=0)[:10] + b"\xff" * 30, "cannot be read (error: "),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
