@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 __all__: list[str] = []
@@ -24,3 +25,8 @@ settings.register_profile(
     "layerscope", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("layerscope")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Integration tests first: they take longest, and no worker should be left alone with them."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)

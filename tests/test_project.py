@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 from functools import cache
 from pathlib import Path
 
@@ -85,7 +86,11 @@ def test_conda_environment_is_the_runtime_part_of_the_lock() -> None:
 @needs_own_environment
 def test_installed_environment_equals_the_lock() -> None:
     installed = {
-        canonicalize_name(item.name): item.version for item in importlib.metadata.distributions()
+        canonicalize_name(item.name): item.version
+        for item in importlib.metadata.distributions(
+            # Not sys.path: setuptools, once imported, puts packages of its own on it.
+            path=[sysconfig.get_path("purelib")]
+        )
     }
     del installed["pip"]
     here = [pin for pin in pins() if pin.marker is None or pin.marker.evaluate()]
@@ -103,7 +108,10 @@ def test_locked_packages_fit_together() -> None:
 def test_runtime_part_is_what_the_runtime_ranges_need() -> None:
     requires = {
         canonicalize_name(item.name): list(item.requires or [])
-        for item in importlib.metadata.distributions()
+        for item in importlib.metadata.distributions(
+            # Not sys.path: setuptools, once imported, puts packages of its own on it.
+            path=[sysconfig.get_path("purelib")]
+        )
     }
     here = {
         pin.name

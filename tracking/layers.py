@@ -90,7 +90,7 @@ def _wanted(layers: str) -> Callable[[str, nn.Module], bool]:
     if layers == "params":
         return lambda name, module: _has_parameters(module)
     if layers == "all":
-        return lambda name, module: bool(name) and not any(module.children())
+        return lambda name, module: bool(name) and next(module.children(), None) is None
     pattern = re.compile(layers)
     return lambda name, module: bool(name) and bool(pattern.search(name))
 

@@ -1,38 +1,22 @@
-"""Bad input through the real command: one line, exit code 2, no run; and runs that end badly."""
+"""Bad input through the real command: one line, exit code 2, and no run."""
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
-from mlflow.entities import Run
 from PIL import Image
 
-import layerscope
-from tests.mlflow_stores import history, names_in, sqlite_store
+from tests.integration.command import SCRIPT, SMALL, Command, command_here, runs
+from tests.mlflow_stores import names_in
 
 __all__: list[str] = []
-
-Command = Callable[..., tuple[int, str, str]]
-SCRIPT = str(Path(layerscope.__file__).resolve())
-PATIENCE = 300.0
-SMALL = [
-    *("--train-limit", "60", "--batch-size", "16", "--image-size", "16", "--widths", "4"),
-    *("--device", "cpu", "--log-model", "false", "--experiment", "tests"),
-]
 
 FACTORIES = """
 import numpy as np
@@ -48,20 +32,9 @@ raise_here = None
 """
 
 
-def runs() -> dict[str, Run]:
-    """Every run in the store."""
-    client = MlflowClient(sqlite_store())
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    return {run.info.run_id: run for run in client.search_runs(experiments, max_results=1000)}
-
-
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of one's own to work in, with data, models and a store."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LAYERSCOPE_RECORDS", str(tmp_path / "records"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_store())
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A folder to work in, with data and models that do not fit."""
     (tmp_path / "bad_factories.py").write_text(FACTORIES, encoding="utf-8")
     (tmp_path / "broken_module.py").write_text("import nothing_of_the_kind", encoding="utf-8")
     (tmp_path / "a_file").write_text("", encoding="utf-8")
@@ -92,23 +65,8 @@ def folder(path: Path, classes: list[str], count: int = 8, size: int = 16) -> No
 def command(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Command]:
-    """Runs the command in this process: exit code, and all that is written to the two streams."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("layerscope").level
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["layerscope", *arguments])
-        capfd.readouterr()
-        code = 0
-        try:
-            layerscope.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
-    logging.getLogger("layerscope").setLevel(level)
+    with command_here(place, monkeypatch, capfd) as run:
+        yield run
 
 
 BAD_INPUT = [
@@ -217,6 +175,7 @@ def test_nothing_else_is_written_by_the_libraries(place: Path) -> None:
     """In a process of its own, where every library is loaded for the first time."""
     result = subprocess.run(
         [sys.executable, SCRIPT, "train", "--dataset", "folder:spoilt"],
+        cwd=place,
         capture_output=True,
         text=True,
         check=False,
@@ -227,114 +186,3 @@ def test_nothing_else_is_written_by_the_libraries(place: Path) -> None:
     assert result.stderr.startswith("error: image spoilt/dogs/3.png: cannot be read (")
     assert result.stderr.count("\n") == 1
     assert not {"fresh.db", "mlruns", "records"} & set(names_in(place))
-
-
-# -- runs that end badly --
-
-
-def the_run_since(before: dict[str, Run]) -> Run:
-    (run,) = [run for run_id, run in runs().items() if run_id not in before]
-    return run
-
-
-def table(run: Run, path: str, folder: Path) -> pa.Table:
-    destination = folder / run.info.run_id
-    destination.mkdir(exist_ok=True)
-    return pq.read_table(
-        download_artifacts(
-            run_id=run.info.run_id,
-            artifact_path=path,
-            tracking_uri=sqlite_store(),
-            dst_path=str(destination),
-        )
-    )
-
-
-def test_a_loss_that_becomes_nan(command: Command, place: Path) -> None:
-    before = runs()
-    diverging = ["--optimizer", "sgd", "--norm", "none", "--lr-max", "1e30", "--epochs", "3"]
-    code, out, err = command("train", *SMALL, *diverging)
-    assert code == 1
-    (line,) = err.splitlines()
-    assert line.startswith("error: the loss became nan by step ")
-    run = the_run_since(before)
-    assert f"run {run.info.run_id}\n" in out
-    assert run.info.status == "FAILED"
-    assert run.info.end_time is not None
-    assert run.data.tags["layerscope.state"] == "failed"
-    assert f"error: {run.data.tags['layerscope.reason']}" == line
-    steps = table(run, "hyperparameters/steps.parquet", place)
-    losses = steps.filter(pa.compute.equal(steps["group"], "weights"))["loss"].to_pylist()
-    assert np.isnan(losses[-1])
-    assert np.isfinite(losses[:-1]).all()
-    assert line.startswith(f"error: the loss became nan by step {len(losses) - 1} ")
-    stats = table(run, "activations/stats.parquet", place)
-    assert max(stats["step"].to_pylist()) == len(losses) - 1
-    points = history(sqlite_store(), run.info.run_id, "train/loss")
-    assert sorted(step for _, step, _ in points) == list(range(len(losses)))
-    client = MlflowClient(sqlite_store())
-    names = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert names == {
-        *("config.yaml", "model_summary.txt", "model_summary.json"),
-        *("hyperparameters", "activations"),
-    }
-    assert run.data.params["lr_max"] == "1e+30"
-    assert names_in(place / "records") == []
-
-
-def test_a_range_test_without_a_suggestion(command: Command) -> None:
-    before = runs()
-    flat = ["--optimizer", "sgd", "--lr-start", "1e-12", "--lr-end", "1e-11"]
-    code, out, err = command("lr-find", *SMALL, *flat, "--lr-steps", "20", "--train-limit", "16")
-    assert code == 1
-    assert err.startswith("error: the loss did not fall at any learning rate from 1e-12 to 1e-11;")
-    run = the_run_since(before)
-    assert run.info.status == "FAILED"
-    assert f"run {run.info.run_id}\n" in out
-    client = MlflowClient(sqlite_store())
-    curve = {item.path for item in client.list_artifacts(run.info.run_id, "lr_range")}
-    assert curve == {
-        "lr_range/curve.parquet",
-        "lr_range/curve.png",
-        "lr_range/suggestions.json",
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code", "told"),
-    [(signal.SIGINT, 130, "\ninterrupted\n"), (signal.SIGTERM, 143, "")],
-    ids=["SIGINT", "SIGTERM"],
-)
-def test_a_signal_ends_the_run_as_killed_with_its_records(
-    place: Path, number: signal.Signals, code: int, told: str
-) -> None:
-    before = runs()
-    with subprocess.Popen(
-        [sys.executable, SCRIPT, "train", *SMALL, "--epochs", "5000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        watchdog = threading.Timer(PATIENCE, process.kill)
-        watchdog.start()
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        assert any(line.startswith("epoch") for line in lines)
-        process.send_signal(number)
-        out, err = process.communicate()
-        watchdog.cancel()
-    assert process.returncode == code
-    assert err == told
-    run = the_run_since(before)
-    assert run.info.status == "KILLED"
-    assert run.data.tags["layerscope.state"] == "killed"
-    assert number.name in run.data.tags["layerscope.reason"]
-    assert f"run {run.info.run_id}\n" in out
-    steps = table(run, "hyperparameters/steps.parquet", place)
-    done = len(set(steps["step"].to_pylist()))
-    assert 4 <= done < 5000 * 4
-    stats = table(run, "activations/stats.parquet", place)
-    assert len(set(stats["step"].to_pylist())) in {done, done - 1}
-    assert history(sqlite_store(), run.info.run_id, "valid/loss")
-    assert names_in(place / "records") == []

@@ -209,7 +209,7 @@ def test_server_that_dies_comes_back_or_stays_away(
         assert waiting.exit_code == 3
         folder, command = stays_away.directory.absolute(), str(waiting).split(": ")[-1]
         assert f"wait in {folder} (" in str(waiting)
-        assert shlex.split(command) == ["layerscope", "replay", str(folder)]
+        assert shlex.split(command) == ["python", "layerscope.py", "replay", str(folder)]
         assert f"; records wait in {folder}" in caplog.text
         with pytest.raises(RecordsWaiting, match=r"records still wait in .* \(Connection refused"):
             list(replay_all(folder))

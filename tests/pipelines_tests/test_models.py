@@ -1,52 +1,24 @@
-"""Models: counts by formula, stable names, every combination of options, and clear refusals."""
+"""simple_cnn and resnet_small: counts by formula, stable names, every combination of options."""
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from pipelines.config import RunConfig
 from pipelines.models import build_model
 from pipelines.optimizers import make_optimizer
 from pipelines.summary import summarize
-from tracking.errors import BadModel
+from tests.pipelines_tests.built import Shape, build, conv, count, refusal
 
 __all__: list[str] = []
 
-Shape = tuple[int, int, int]
-DIGITS: Shape = (1, 28, 28)
 ONE_POSITION: Shape = (1, 16, 16)
-
-
-def build(
-    image_shape: Shape = DIGITS, classes: int = 10, seed: int = 0, **options: object
-) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_model(RunConfig(**options), image_shape, classes)
-
-
-def refusal(image_shape: Shape = DIGITS, classes: int = 10, **options: object) -> str:
-    with pytest.raises(BadModel) as caught:
-        build(image_shape, classes, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def conv(kernel: int, inputs: int, outputs: int) -> int:
-    return kernel * kernel * inputs * outputs + outputs
 
 
 def leaves(model: nn.Module) -> list[str]:
@@ -122,6 +94,16 @@ def test_names_are_stable() -> None:
     ]
 
 
+def test_names_of_resnet_small_are_stable() -> None:
+    names = leaves(build(model="resnet_small"))
+    body = ("conv1", "norm1", "act1", "conv2", "norm2")
+    first = [f"block1.{part}" for part in (*body, "shortcut", "act2")]
+    shortcut = ("shortcut.pool", "shortcut.conv", "shortcut.norm")
+    others = [f"block{i}.{part}" for i in (2, 3, 4, 5) for part in (*body, *shortcut, "act2")]
+    stem, head = ("stem.conv", "stem.norm", "stem.act"), ("pool", "flatten", "linear")
+    assert names == [*stem, *first, *others, *(f"head.{part}" for part in head)]
+
+
 # -- every combination --
 
 
@@ -185,21 +167,6 @@ def test_weights_come_from_the_seed() -> None:
     assert not first.conv1.conv.weight.equal(other.conv1.conv.weight)
 
 
-def test_checking_the_model_leaves_no_trace(own: Callable[[str], str]) -> None:
-    from own_models import dropout
-
-    torch.manual_seed(0)
-    dropout((1, 4, 4), 3)
-    expected = torch.rand(1)
-    model = build((1, 4, 4), 3, model=own("dropout"))
-    assert torch.rand(1) == expected
-    assert model.training
-    normed = build()
-    assert all(module.training for module in normed.modules())
-    assert normed.conv1.norm.num_batches_tracked == 0
-    assert not normed.conv1.norm.running_mean.any()
-
-
 # -- too small --
 
 
@@ -217,164 +184,3 @@ def test_images_too_small_for_simple_cnn(image_shape: Shape) -> None:
 def test_the_smallest_images_simple_cnn_takes(downsample: str, head: str) -> None:
     model = build(ONE_POSITION, head=head, downsample=downsample)
     assert model(torch.zeros(2, *ONE_POSITION)).shape == (2, 10)
-
-
-# -- torchvision --
-
-
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("resnet18", 28), ("mobilenet_v3_small", 28), ("shufflenet_v2_x0_5", 32), ("googlenet", 32)],
-)
-def test_torchvision_models_take_the_channels_and_classes_of_the_data(name: str, size: int) -> None:
-    model = build((1, size, size), 7, model=f"torchvision:{name}")
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    assert first.in_channels == 1
-    scores = model(torch.zeros(2, 1, size, size))
-    assert scores.shape == (2, 7)
-
-
-def test_three_channels_keep_the_first_convolution() -> None:
-    plain = build((3, 32, 32), 7, model="torchvision:squeezenet1_1")
-    first = next(m for m in plain.modules() if isinstance(m, nn.Conv2d))
-    assert (first.in_channels, first.out_channels, first.stride) == (3, 64, (2, 2))
-    grey = next(
-        m
-        for m in build((1, 32, 32), 7, model="torchvision:squeezenet1_1").modules()
-        if isinstance(m, nn.Conv2d)
-    )
-    for attribute in (
-        *("out_channels", "kernel_size", "stride", "padding", "dilation", "padding_mode"),
-    ):
-        assert getattr(grey, attribute) == getattr(first, attribute)
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("alexnet", "Output size is too small"), ("inception_v3", "Kernel size can't be greater")],
-)
-def test_images_too_small_for_a_torchvision_model(name: str, reason: str) -> None:
-    message = refusal(model=f"torchvision:{name}")
-    assert message.startswith(
-        f"model=torchvision:{name}: cannot take images of 1x28x28 in batches of 2 (RuntimeError: "
-    )
-    assert reason in message
-    assert message.endswith("); a larger image_size may help")
-
-
-@pytest.mark.parametrize(
-    ("name", "suggestion"),
-    [("resnet_18", " Did you mean 'resnet18'?"), ("fasterrcnn_resnet50_fpn", ""), ("zzz", "")],
-)
-def test_unknown_torchvision_model(name: str, suggestion: str) -> None:
-    message = refusal(model=f"torchvision:{name}")
-    assert message == (
-        f"model=torchvision:{name}: not one of torchvision's classification models, such as "
-        f"resnet18 or mobilenet_v3_small.{suggestion}"
-    )
-
-
-# -- one's own --
-
-FACTORIES = """
-import torch
-from torch import nn
-
-def good(image_shape, classes):
-    channels, height, width = image_shape
-    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes))
-
-def no_arguments():
-    return nn.Linear(1, 1)
-
-def raises(image_shape, classes):
-    raise ValueError("not today,\\nnor tomorrow")
-
-def no_module(image_shape, classes):
-    return {"a": 1}
-
-def five_classes(image_shape, classes):
-    return good(image_shape, 5)
-
-class Pair(nn.Module):
-    def __init__(self, image_shape, classes):
-        super().__init__()
-        self.net = good(image_shape, classes)
-
-    def forward(self, x):
-        scores = self.net(x)
-        return (scores, scores) if self.training else scores
-
-def dropout(image_shape, classes):
-    return nn.Sequential(*good(image_shape, classes), nn.Dropout(0.5))
-
-def lazy(image_shape, classes):
-    return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(),
-                         nn.LazyLinear(classes))
-
-class Always(Pair):
-    def forward(self, x):
-        return [self.net(x)]
-
-number = 3
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
-    (tmp_path / "own_models.py").write_text(FACTORIES, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield lambda name: f"own_models:{name}"
-    sys.modules.pop("own_models", None)
-
-
-def test_a_model_of_ones_own(own: Callable[[str], str]) -> None:
-    model = build((2, 4, 4), 3, model=own("good"))
-    assert isinstance(model[1], nn.Linear)
-    assert model[1].weight.shape == (3, 32)
-
-
-@pytest.mark.parametrize("init", ["default", "kaiming"])
-def test_lazy_modules_get_their_shapes(own: Callable[[str], str], init: str) -> None:
-    first, second = (build((2, 5, 5), 3, model=own("lazy"), init=init) for _ in range(2))
-    assert count(first) == conv(3, 2, 4) + 2 * 4 + (4 * 9 * 3 + 3)
-    assert first[1].num_batches_tracked == 0
-    assert all(a.equal(b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("raises", "factory(image_shape, classes) raised ValueError: not today, nor tomorrow"),
-        ("no_arguments", "factory(image_shape, classes) raised TypeError: no_arguments() takes 0"),
-        ("no_module", "gave a dict; expected a torch.nn.Module from factory(image_shape, classes)"),
-        ("five_classes", "gives (2, 5) for 2 images in evaluation mode; the data has 10 classes"),
-        ("Pair", "gives tuple for 2 images in training mode; the data has 10 classes, so (2, 10)"),
-        ("Always", "gives list for 2 images in evaluation mode"),
-        ("number", "number is a int; expected a callable"),
-        ("god", "own_models has no 'god'. Did you mean 'good'?"),
-    ],
-)
-def test_a_factory_that_does_not_fit(own: Callable[[str], str], name: str, message: str) -> None:
-    text = refusal(model=own(name))
-    assert message in text
-    assert f"own_models:{name}" in text
-
-
-def test_a_factory_that_cannot_be_imported() -> None:
-    assert "no_such_package:make: no_such_package cannot be imported" in refusal(
-        model="no_such_package:make"
-    )
-
-
-def test_output_of_a_single_score(
-    own: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Flat(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1).sum(dim=1)
-
-    import own_models
-
-    monkeypatch.setattr(own_models, "good", lambda image_shape, classes: Flat())
-    assert "gives (2,) for 2 images" in refusal(model=own("good"))

@@ -92,7 +92,7 @@ def test_class_names_are_torchvisions(name: str) -> None:
 
 def test_the_folder_that_names_the_set_comes_first(tmp_path: Path) -> None:
     # MNIST's files have the names of Fashion-MNIST's: what lies in data_dir itself may be either.
-    places = ["system/kmnist", "data", "data/KMNIST/raw", "data/kmnist"]
+    places = ["data", "system/kmnist", "data/KMNIST/raw", "data/kmnist"]
     for value, place in enumerate(places):
         write_idx_set(tmp_path / place, packed=value % 2 == 0, value=value)
         assert first_pixel(read_idx_set("kmnist", tmp_path / "data")) == value
@@ -296,3 +296,9 @@ def test_damaged_archives_count_as_missing(tmp_path: Path) -> None:
     write_cifar(tmp_path / "cifar-100-python", {"train": 4, "test": 4}, "fine_labels", "names")
     message = refused(read_archive, "cifar100", tmp_path)
     assert "no complete copy found" in message
+
+
+def test_files_in_the_folder_of_another_set_are_not_taken(tmp_path: Path) -> None:
+    write_idx_set(tmp_path / "fashion-mnist", packed=True, value=3)
+    with pytest.raises(BadDataset, match="kmnist"):
+        read_idx_set("kmnist", tmp_path / "fashion-mnist")
