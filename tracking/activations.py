@@ -31,7 +31,7 @@ from tracking.errors import BadOption
 from tracking.hyperparameters import update_skipped
 from tracking.interval import Interval, Thinning
 from tracking.kernels import kernel_for
-from tracking.layers import Hook, check_layers, matching_layers, select_layers
+from tracking.layers import Hook, Membership, check_layers, matching_layers, select_layers
 from tracking.records import LayerStats, Metric
 from tracking.sink import NullSink, Sink
 from tracking.store import RecordFile
@@ -90,6 +90,7 @@ class ActivationStats:
         self._rows = flush_every
         self._buffers: dict[tuple[str, str, torch.device], LayerBuffer] = {}
         self._order: dict[str, int] = {}
+        self._membership = Membership(self.model)
         self._hooked: dict[str, tuple[nn.Module, RemovableHandle]] = {}
         self._handles: list[RemovableHandle] = []
         self._unwritten: list[LayerStats] = []
@@ -172,7 +173,7 @@ class ActivationStats:
         elif self._evaluated:
             # What was spent on evaluation is no part of the step that comes now.
             self._evaluated, self._step_began = False, time.perf_counter()
-        if self._armed():
+        if self._armed() and self._membership.changed():
             self._hook_layers()
 
     def _hook_layers(self) -> None:
@@ -199,21 +200,29 @@ class ActivationStats:
             return
         began = time.perf_counter()
         mode = "train" if self.model.training else "eval"
-        # Accumulators made in inference mode could not be changed outside it.
-        with torch.inference_mode(False), torch.no_grad():
-            for x in filter(_has_values, float_tensors(output)):
-                # Apple's GPU has no float64, in which everything is accumulated.
-                x = x.detach().cpu() if x.device.type == "mps" else x.detach()
-                self._buffer(name, mode, x.device).add(x)
+        for x in float_tensors(output):
+            if _has_values(x):
+                self._add(name, mode, x)
         if mode == "train":
             self._spent += time.perf_counter() - began
+
+    def _add(self, name: str, mode: str, x: Tensor) -> None:
+        if x.device.type == "cpu":  # where the kernel does not work with tensors
+            self._buffer(name, mode, x.device).add(x)
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            # Apple's GPU has no float64, in which everything is accumulated.
+            x = x.detach().cpu() if x.device.type == "mps" else x.detach()
+            self._buffer(name, mode, x.device).add(x)
 
     def _buffer(self, name: str, mode: str, device: torch.device) -> LayerBuffer:
         buffer = self._buffers.get((name, mode, device))
         if buffer is None:
             eps, threshold = self._settings.near_zero_eps, self._settings.above_threshold
             kernel = kernel_for(device, eps, threshold)
-            buffer = LayerBuffer(name, mode, device, self._rows, kernel)
+            # Accumulators made in inference mode could not be changed outside it.
+            with torch.inference_mode(False):
+                buffer = LayerBuffer(name, mode, device, self._rows, kernel)
             self._buffers[name, mode, device] = buffer
         return buffer
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tracking import kernels as k
-from tracking.kernels import Reduction
+from tracking.kernels import accumulators as k
+from tracking.kernels.accumulators import Reduction
 from tracking.records import LayerStats
 
 __all__ = ["LayerBuffer", "drain"]
@@ -34,7 +35,9 @@ class LayerBuffer:
         self._kernel = kernel
         self._ints = torch.zeros(rows, k.INTS, dtype=torch.int64, device=device)
         self._floats = torch.zeros(rows, k.FLOATS, dtype=torch.float64, device=device)
-        self._alive: dict[int, Tensor] = {}
+        # Views made once: taking a row out of a tensor costs as much as a small reduction.
+        self._rows = list(zip(kernel.rows(self._ints), kernel.rows(self._floats), strict=True))
+        self._channels: dict[int, _Channels] = {}
         self._moments: list[tuple[int, float]] = []
         self._open = False
         self._clear()
@@ -45,30 +48,30 @@ class LayerBuffer:
 
     @property
     def full(self) -> bool:
-        return len(self._moments) == len(self._ints)
+        return len(self._moments) == len(self._rows)
 
     def add(self, x: Tensor) -> None:
         """Merge one output (any floating-point dtype and shape) into the open row."""
         row = len(self._moments)
-        self._kernel(x, self._ints[row], self._floats[row], self._channels(x))
+        alive = self._alive(x.shape[1], row) if x.ndim > 1 else None
+        self._kernel(x, *self._rows[row], alive)
         self._open = True
 
     def end_step(self, step: int, time: float) -> None:
         """Finish the open row, if the layer was called at all."""
-        if not self._open:
-            return
-        row = self._ints[len(self._moments)]
-        for alive in self._alive.values():
-            row[k.CHANNELS] += len(alive)
-            row[k.DEAD] += len(alive) - alive.sum()
-        self._alive = {}
-        self._moments.append((step, time))
-        self._open = False
+        if self._open:
+            self._moments.append((step, time))
+            self._open = False
 
     def packed(self) -> Tensor:
         """The finished rows, floats as bit patterns, int64 (rows, INTS + FLOATS): one transfer."""
         rows = len(self._moments)
-        return torch.cat([self._ints[:rows], self._floats[:rows].view(torch.int64)], dim=1)
+        ints = self._ints[:rows].clone()
+        for channels in self._channels.values():
+            called = channels.called(rows)
+            ints[:, k.CHANNELS] += called * channels.width
+            ints[:, k.DEAD] += called * (channels.width - channels.alive[:rows].sum(dim=1))
+        return torch.cat([ints, self._floats[:rows].view(torch.int64)], dim=1)
 
     def take(self, packed: npt.NDArray[np.int64]) -> list[LayerStats]:
         """Turn rows that ``packed`` brought to the host into records, and start over."""
@@ -89,6 +92,8 @@ class LayerBuffer:
         self._clear()
         if kept is not None:
             self._ints[0], self._floats[0] = kept
+        for channels in self._channels.values():
+            channels.start_over(done if self._open else None)
 
     def _clear(self) -> None:
         self._ints.zero_()
@@ -96,13 +101,42 @@ class LayerBuffer:
         self._floats[:, k.MIN] = math.inf
         self._floats[:, k.MAX] = -math.inf
 
-    def _channels(self, x: Tensor) -> Tensor | None:
-        if x.ndim < 2:
-            return None
-        width = x.shape[1]
-        if width not in self._alive:
-            self._alive[width] = torch.zeros(width, dtype=torch.bool, device=self.device)
-        return self._alive[width]
+    def _alive(self, width: int, row: int) -> Any:
+        channels = self._channels.get(width)
+        if channels is None:
+            with torch.inference_mode(False):
+                table = torch.zeros(len(self._rows), width, dtype=torch.bool, device=self.device)
+            channels = self._channels[width] = _Channels(table, self._kernel)
+        return channels.row(row)
+
+
+class _Channels:
+    """Which of a number of channels have been alive: a table (rows, width), marked row by row."""
+
+    def __init__(self, alive: Tensor, kernel: Reduction) -> None:
+        self.width = alive.shape[1]
+        self.alive = alive
+        self._rows = kernel.rows(alive)
+        self._called: set[int] = set()
+
+    def row(self, index: int) -> Any:
+        """A row to be marked."""
+        self._called.add(index)
+        return self._rows[index]
+
+    def called(self, rows: int) -> Tensor:
+        """1 for each of the first rows in which there were such channels, 0 for the others."""
+        called = [int(row in self._called) for row in range(rows)]
+        return torch.tensor(called, dtype=torch.int64, device=self.alive.device)
+
+    def start_over(self, kept: int | None) -> None:
+        """Forget all rows, except one, which becomes the first."""
+        marked = self.alive[kept].clone() if kept in self._called else None
+        self.alive.zero_()
+        self._called.clear()
+        if marked is not None:
+            self.alive[0] = marked
+            self._called.add(0)
 
 
 def drain(buffers: Sequence[LayerBuffer]) -> list[LayerStats]:

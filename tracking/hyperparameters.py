@@ -15,11 +15,11 @@ In a hand-written loop::
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 import torch
@@ -67,8 +67,7 @@ class Recorder:
         self._thinning = Thinning(expected_steps)
         self._rows = flush_every
         self._noted: dict[str, Any] = {}
-        self._pending: list[dict[str, Any]] = []
-        self._losses: Tensor | None = None
+        self._pending: list[_Step] = []
         self._smooth = _SmoothedLoss()
         self._handle: RemovableHandle | None = None
         self._entered = False
@@ -117,12 +116,11 @@ class Recorder:
         """Write the steps recorded since the last flush as a part, and send thinned metrics."""
         if not self._pending:
             return []
-        losses = None if self._losses is None else self._losses[: len(self._pending)].tolist()
         smooth = copy(self._smooth)
         records: list[HyperParams] = []
-        for index, fields in enumerate(self._pending):
-            loss = losses[index] if fields["has_loss"] and losses is not None else None
-            records.extend(_records(fields, loss, smooth))
+        losses = _to_host([step.loss for step in self._pending if step.loss is not None])
+        for step in self._pending:
+            records.extend(_records(step, None if step.loss is None else next(losses), smooth))
         self._file.append(steps_table(records))
         # Only now, so that a write that failed (disk full) can be repeated.
         self._pending, self._smooth = [], smooth
@@ -146,30 +144,21 @@ class Recorder:
         if update_skipped(optimizer):
             return
         loss = self._noted.get("loss")
-        if loss is not None:
-            self._keep_loss(loss)
-        groups = [_read_group(group, i) for i, group in enumerate(optimizer.param_groups)]
         self._pending.append(
-            {
-                "step": self.current_step,
-                "epoch": self._noted.get("epoch"),
-                "batch_size": self._noted.get("batch_size"),
-                "time": time.time(),
-                "has_loss": loss is not None,
-                "groups": groups,
-            }
+            _Step(
+                step=self.current_step,
+                epoch=self._noted.get("epoch"),
+                batch_size=self._noted.get("batch_size"),
+                time=time.time(),
+                # Whoever made it may go on computing with it in place.
+                loss=None if loss is None else loss.clone().reshape(()),
+                groups=[_copied(group) for group in optimizer.param_groups],
+            )
         )
         self._noted = {}
         self.current_step += 1
         if len(self._pending) == self._rows:
             self.flush()
-
-    def _keep_loss(self, loss: Tensor) -> None:
-        kind = (loss.dtype, loss.device)
-        if self._losses is None or (self._losses.dtype, self._losses.device) != kind:
-            self.flush()
-            self._losses = torch.zeros(self._rows, dtype=loss.dtype, device=loss.device)
-        self._losses[len(self._pending)].copy_(loss)
 
     def _metrics(self, records: list[HyperParams]) -> Iterator[Metric]:
         previous = None
@@ -185,13 +174,45 @@ class Recorder:
                         yield Metric(key, value, r.step, r.time)
 
 
-def _records(
-    fields: Mapping[str, Any], loss: float | None, smoothed: _SmoothedLoss
-) -> Iterator[HyperParams]:
+class _Step(NamedTuple):
+    """What a step leaves until the next flush; its numbers are looked at only then."""
+
+    step: int
+    epoch: int | None
+    batch_size: int | None
+    time: float
+    loss: Tensor | None
+    groups: list[dict[str, Any]]
+
+
+def _copied(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter group's options as they are now; a learning rate may be a tensor."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else value
+        for name, value in group.items()
+        if name != "params"
+    }
+
+
+def _to_host(losses: Sequence[Tensor]) -> Iterator[float]:
+    """Values of scalar tensors, with one transfer for all of them where they are of one kind."""
+    if len({(loss.device, loss.dtype) for loss in losses}) == 1:
+        return iter(torch.stack(list(losses)).tolist())
+    return map(float, losses)
+
+
+def _records(step: _Step, loss: float | None, smoothed: _SmoothedLoss) -> Iterator[HyperParams]:
     smooth = None if loss is None else smoothed.add(loss)
-    shared = {name: fields[name] for name in ("step", "epoch", "batch_size", "time")}
-    for group in fields["groups"]:
-        yield HyperParams(**shared, **group, loss=loss, loss_smooth=smooth)
+    for index, group in enumerate(step.groups):
+        yield HyperParams(
+            step=step.step,
+            epoch=step.epoch,
+            batch_size=step.batch_size,
+            time=step.time,
+            loss=loss,
+            loss_smooth=smooth,
+            **_read_group(group, index),
+        )
 
 
 class _SmoothedLoss:

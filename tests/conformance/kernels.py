@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tests.tracking_tests.reference import DTYPES
-from tracking import kernels as k
-from tracking.kernels import NumbaKernel, Reduction, TorchKernel
+from tracking.kernels import NumbaKernel, Reduction, TorchKernel, torch_kernel
+from tracking.kernels import accumulators as k
 
 __all__ = ["KERNELS", "empty_row", "every_dtype", "every_kernel", "kernel", "reduced"]
 
@@ -26,10 +26,19 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 @contextmanager
-def kernel(name: str, eps: float = 0.05, threshold: float = 1.0) -> Iterator[Reduction]:
-    chunk = 5 if name == "torch, chunked" else k.CHUNK
-    with mock.patch.object(k, "CHUNK", chunk):
-        yield KERNELS[name](eps, threshold)
+def kernel(name: str, eps: float = 0.05, threshold: float = 1.0) -> Iterator[Any]:
+    """A kernel that takes rows as tensors."""
+    chunk = 5 if name == "torch, chunked" else torch_kernel.CHUNK
+    reduce: Reduction = KERNELS[name](eps, threshold)
+
+    def reduce_tensors(x: Tensor, ints: Tensor, floats: Tensor, alive: Tensor | None) -> None:
+        row = [
+            None if part is None else reduce.rows(part[None])[0] for part in (ints, floats, alive)
+        ]
+        reduce(x, *row)
+
+    with mock.patch.object(torch_kernel, "CHUNK", chunk):
+        yield reduce_tensors
 
 
 def empty_row(device: str = "cpu") -> tuple[Tensor, Tensor]:

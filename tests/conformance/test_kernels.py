@@ -30,8 +30,8 @@ from tests.tracking_tests.reference import (
     neighbours,
     statistics,
 )
-from tracking import kernels as k
 from tracking.kernels import NumbaKernel, TorchKernel, kernel_for
+from tracking.kernels import accumulators as k
 
 __all__: list[str] = []
 
@@ -219,3 +219,14 @@ def test_the_device_decides_the_kernel() -> None:
 def test_edges_are_those_of_the_contract() -> None:
     assert k.HIST_BINS == 82
     assert k.HIST_EDGES.tolist() == [x / 4 for x in range(-40, 41)]
+
+
+@every_kernel
+@pytest.mark.parametrize("size", [2047, 2048, 2049, 8191, 8193, 20_001])
+@pytest.mark.parametrize("spoilt", [[], [0], [2048, 2049, 5000]], ids=str)
+def test_pieces_of_a_large_tensor_make_a_whole(name: str, size: int, spoilt: list[int]) -> None:
+    x = torch.from_numpy(np.random.default_rng(size).normal(0.3, 4, size)).float()
+    x[[i for i in spoilt if i < size]] = torch.tensor(math.nan)
+    x[-1] = math.inf if spoilt else 60.0
+    for layout in (x, x.double(), x[None], x[:, None]):
+        assert_stats(reduced(name, [layout]), [layout])

@@ -193,7 +193,8 @@ def test_memory_does_not_grow_with_the_steps(tmp_path: Path) -> None:
                 buffers = stats._buffers.values()
                 assert len(buffers) == 20
                 assert {len(buffer._ints) for buffer in buffers} == {30}
-                assert not any(buffer._moments or buffer._alive for buffer in buffers)
+                assert not any(buffer._moments for buffer in buffers)
+                assert {buffer._channels[2].alive.shape for buffer in buffers} == {(30, 2)}
         assert not stats._unwritten
         assert len(list((tmp_path / "parts" / "stats").iterdir())) == 10
     assert pq.read_metadata(stats.path).num_rows == 6000
