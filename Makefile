@@ -7,6 +7,7 @@ BIN := .venv/bin
 STORE := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 # Test processes; 0 runs the tests in one. Several processes take one thread each, lest they fight.
 WORKERS ?= 2
+BENCHMARKS ?= training_speed recording_cost auto_interval memory
 ONE_THREAD := $(if $(filter-out 0,$(WORKERS)),OMP_NUM_THREADS=1)
 
 .PHONY: help setup demo test lint format lock ui bench clean
@@ -39,8 +40,8 @@ lock: setup ## remake requirements.lock and conda.yaml from pyproject.toml
 ui: setup ## open the MLflow UI on the store
 	@$(if $(filter http%,$(STORE)),echo "The store is a server: open $(STORE)",$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri "$(STORE)" $(ARGS))
 
-bench: setup ## time training with and without recording
-	$(BIN)/python -m benchmarks.training_speed $(ARGS)
+bench: setup ## measure speed, cost of recording and memory (BENCHMARKS=memory for one of them)
+	@set -e; for name in $(BENCHMARKS); do echo "benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 clean: ## remove .venv and caches; results and data stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

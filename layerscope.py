@@ -18,6 +18,7 @@ __all__ = ["main"]
 COMMANDS = {
     "train": ("pipelines.cli:train", "Train a network and record what happens inside it."),
     "lr-find": ("pipelines.cli:lr_find", "Find a good peak learning rate."),
+    "report": ("tracking.cli:report", "Make a run's report.html again."),
     "replay": ("tracking.cli:replay", "Send records that are still waiting to MLflow."),
 }
 

@@ -3,41 +3,101 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-__all__ = ["interleaved", "ratios_table", "summary_table", "write_report"]
+__all__ = [
+    "Figures",
+    "Target",
+    "interleaved",
+    "paired",
+    "ratios_table",
+    "summary_table",
+    "targets_table",
+    "write_report",
+]
+
+Figures = Mapping[str, float]
+"""What one run of a variant came to, by name."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ratio of two series, and what is wanted of its median: at most or at least the limit."""
+
+    over: str
+    under: str
+    limit: float | None = None
+    """None where the ratio is shown and nothing is wanted of it."""
+    at_least: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.over} / {self.under}"
+
+    def verdict(self, ratio: float) -> tuple[str, str]:
+        """What is wanted, and whether a ratio is good enough, in words; empty without a limit."""
+        if self.limit is None:
+            return "", ""
+        met = ratio >= self.limit if self.at_least else ratio <= self.limit
+        return f"at {'least' if self.at_least else 'most'} {self.limit:g}", "yes" if met else "no"
 
 
 def interleaved(
-    variants: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1
+    variants: Mapping[str, Callable[[], float | Figures]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds by variant and round. Each variant returns its own duration; the order alternates."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    """Seconds by variant and round. Each variant returns its own duration; the order alternates.
+
+    A variant that returns several figures gives a series ``variant: figure`` for each of them.
+    """
+    series: dict[str, list[float]] = {}
     for index in range(warm_up + rounds):
-        names = list(variants) if index % 2 else list(reversed(variants))
+        names = list(variants) if index % 2 else list(variants)[::-1]
         for name in names:
-            duration = variants[name]()
+            gc.collect()  # what one variant leaves behind is not for the next one to clear away
+            figures = _named(name, variants[name]())
             if index >= warm_up:
-                seconds[name].append(duration)
-                print(f"round {index - warm_up + 1}/{rounds}  {name}: {duration:.2f} s", flush=True)
-    return seconds
+                for key, value in figures.items():
+                    series.setdefault(key, []).append(value)
+                    print(f"round {index - warm_up + 1}/{rounds}  {key}: {value:.4g}", flush=True)
+    return series
+
+
+def _named(variant: str, result: float | Figures) -> Figures:
+    if isinstance(result, Mapping):
+        return {f"{variant}: {figure}": value for figure, value in result.items()}
+    return {variant: result}
+
+
+def paired(series: Mapping[str, Sequence[float]], over: str, under: str) -> list[float]:
+    """The ratios of two series, formed round by round."""
+    return [a / b for a, b in zip(series[over], series[under], strict=True)]
 
 
 def ratios_table(
     seconds: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
     """Markdown tables: each pair's ratios, formed round by round, and each variant's seconds."""
-    ratios = {
-        f"{over} / {under}": [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
-        for over, under in pairs
-    }
+    ratios = {f"{over} / {under}": paired(seconds, over, under) for over, under in pairs}
     return [*summary_table("ratio", ratios), "", *summary_table("seconds", seconds)]
+
+
+def targets_table(series: Mapping[str, Sequence[float]], targets: Sequence[Target]) -> list[str]:
+    """Markdown rows: each target's ratios with their spread, and whether the median meets it."""
+    rows = ["| ratio | n | median | range | wanted | met |", "|---|---|---|---|---|---|"]
+    for target in targets:
+        ratios = paired(series, target.over, target.under)
+        median = statistics.median(ratios)
+        spread = f"{min(ratios):.3f} - {max(ratios):.3f}"
+        wanted, met = target.verdict(median)
+        rows.append(f"| {target} | {len(ratios)} | {median:.3f} | {spread} | {wanted} | {met} |")
+    return rows
 
 
 def summary_table(heading: str, series: Mapping[str, Sequence[float]]) -> list[str]:

@@ -21,6 +21,7 @@ from pipelines.serving import serving_model
 from tracking.errors import TrainingFailed
 from tracking.plots import lr_range_figure, save
 from tracking.records import Metric
+from tracking.run_reports import reported
 from tracking.session import TrackedRun, tracked_run
 from tracking.sink import Sink
 
@@ -33,7 +34,8 @@ def train_command(config: RunConfig) -> None:
     setup = prepare(config)
     console.print(_headline(setup))
     with _tracked(config, console) as tracked:
-        result = train(setup, tracked.directory, [ProgressReport(console)], tracked.sink)
+        with reported(tracked, config.flat(), page=config.report) as sink:
+            result = train(setup, tracked.directory, [ProgressReport(console)], sink)
         _report(console, result)
         if config.log_model:
             tracked.log_model(*serving_model(result.model, result.data))

@@ -187,10 +187,17 @@ class RunConfig(_Options):
     """Activations of at most this size count as near zero."""
     above_threshold: float = 1.0
     """Activations larger than this are counted as above."""
+    gradients: bool = False
+    """Record the gradients at the outputs of the recorded layers too."""
+    updates: bool = False
+    """Record how far each optimizer step moves each parameter too; takes memory for one more copy
+    of the weights."""
     experiment: str = "Default"
     """MLflow experiment that a new run goes to."""
     run_name: str = ""
     """Name of the MLflow run; empty lets MLflow choose one."""
+    report: bool = True
+    """Make report.html, and a picture of the activations after each epoch."""
     log_model: bool = True
     """Log the trained model to MLflow, ready to serve."""
 

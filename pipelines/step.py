@@ -42,7 +42,7 @@ class TrainStep:
         self.device = device
         self.options = options
         # Scaling does nothing, and costs nothing, where it is not enabled.
-        self._scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
 
     def gradients(self, group: Sequence[Batch]) -> Tensor:
         """Fresh gradients, clipped; returns the mean loss over the group, detached, a scalar.
@@ -53,14 +53,14 @@ class TrainStep:
         samples = sum(len(batch.y) for batch in group)
         losses = [self._backward(batch, len(batch.y) / samples) for batch in group]
         if self.options.clip_norm:
-            self._scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def update(self) -> None:
         """One optimizer step with the gradients; left out where fp16 gradients overflowed."""
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def _backward(self, batch: Batch, weight: float) -> Tensor:
         with autocast(self.device, self.options.precision):
@@ -68,7 +68,7 @@ class TrainStep:
             loss = F.cross_entropy(scores, batch.y, label_smoothing=self.options.label_smoothing)
         if weight != 1:
             loss = loss * weight
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
 

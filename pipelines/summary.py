@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from tracking.activations import float_tensors
+from tracking.outputs import float_tensors
 
 __all__ = ["LayerSummary", "ModelSummary", "summarize"]
 

@@ -53,6 +53,8 @@ class Fit:
     device: torch.device
     epochs: int
     total_steps: int
+    scaler: torch.amp.GradScaler | None = None
+    """Scales the loss before backward (fp16); the gradients until the optimizer's step."""
     epoch: int = 0
     """Epochs done before this one."""
     step: int = 0
@@ -111,7 +113,16 @@ class Trainer:
         """
         total = self.steps_per_epoch * epochs
         schedule = make_schedule(total)
-        fit = Fit(self.model, self.optimizer, schedule, self.loaders, self.device, epochs, total)
+        fit = Fit(
+            self.model,
+            self.optimizer,
+            schedule,
+            self.loaders,
+            self.device,
+            epochs,
+            total,
+            self._step.scaler,
+        )
         with self._level(fit, "fit"):
             while fit.epoch < epochs:
                 self._one_epoch(fit)

@@ -54,9 +54,10 @@ MACOS = {
 
 
 def read_ranges() -> tuple[list[str], list[str]]:
-    """The dependencies in pyproject.toml: those to run, and those of the group ``dev``."""
+    """The dependencies in pyproject.toml: those to run, and those to develop and test with."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["dependencies"], project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    return project["dependencies"], [*extras["dev"], *extras["integrations"]]
 
 
 def read_lock() -> tuple[list[str], list[str]]:

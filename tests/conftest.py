@@ -29,4 +29,4 @@ settings.load_profile("layerscope")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Integration tests first: they take longest, and no worker should be left alone with them."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
+    items.sort(key=lambda item: not {"integration", "integrations"} & set(item.path.parts))

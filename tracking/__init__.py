@@ -1,7 +1,7 @@
 """Tracking: what happens inside a network while it trains, as exact records.
 
-``Recorder`` and ``ActivationStats`` work in any training loop; they are loaded on first use, since
-torch takes seconds to import.
+``Recorder``, ``ActivationStats`` and, for all of it together, ``RunRecord`` work in any training
+loop; they are loaded on first use, since torch takes seconds to import.
 """
 
 from __future__ import annotations
@@ -11,15 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tracking.activations import ActivationStats
+    from tracking.gradients import GradientStats
     from tracking.hyperparameters import Recorder
+    from tracking.recording import RunRecord
+    from tracking.updates import UpdateStats
 
-__all__ = ["ActivationStats", "Recorder", "__version__"]
+__all__ = [
+    "ActivationStats",
+    "GradientStats",
+    "Recorder",
+    "RunRecord",
+    "UpdateStats",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ActivationStats": "tracking.activations",
+    "GradientStats": "tracking.gradients",
     "Recorder": "tracking.hyperparameters",
+    "RunRecord": "tracking.recording",
+    "UpdateStats": "tracking.updates",
 }
 
 

@@ -13,10 +13,10 @@ In a hand-written loop::
 
 from __future__ import annotations
 
-import re
+import itertools
 import time
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,16 +31,19 @@ from tracking.errors import BadOption
 from tracking.hyperparameters import update_skipped
 from tracking.interval import Interval, Thinning
 from tracking.kernels import kernel_for
-from tracking.layers import Hook, Membership, check_layers, matching_layers, select_layers
+from tracking.layer_hooks import LayerHooks
+from tracking.layer_rows import LayerRows, merged
+from tracking.layers import Hook, check_layers, select_layers
+from tracking.outputs import float_tensors, has_values, in_backward
+from tracking.ranks import Ranks
 from tracking.records import LayerStats, Metric
 from tracking.sink import NullSink, Sink
+from tracking.stepped import metric_key
 from tracking.store import RecordFile
 from tracking.tables import StatsSettings, read_stats, stats_schema, stats_table
 
-__all__ = ["ActivationStats", "float_tensors"]
+__all__ = ["ActivationStats"]
 
-# What MLflow refuses in the name of a metric.
-NOT_IN_KEYS = re.compile(r"[^\w\-. :/]")
 METRICS = ("mean", "std", "near_zero", "dead_channels")
 
 
@@ -81,28 +84,32 @@ class ActivationStats:
         self.current_step = 0
         self._optimizer = optimizer
         self._layers = layers
-        self._interval = Interval(every)
+        self._ranks = Ranks()
+        self._interval = Interval(every, adapts=not self._ranks.several)
         self._record_eval = record_eval
         self._settings = StatsSettings(near_zero_eps, above_threshold, layers, str(every))
-        self._file = RecordFile("stats.parquet", stats_schema(self._settings), directory)
-        self._sink = sink or NullSink()
+        self._file = RecordFile(
+            "stats.parquet",
+            stats_schema(self._settings),
+            directory if self._ranks.first else None,
+        )
+        self._sink = sink if sink and self._ranks.first else NullSink()
         self._thinning = Thinning(expected_steps)
         self._rows = flush_every
         self._buffers: dict[tuple[str, str, torch.device], LayerBuffer] = {}
-        self._order: dict[str, int] = {}
-        self._membership = Membership(self.model)
-        self._hooked: dict[str, tuple[nn.Module, RemovableHandle]] = {}
+        self._hooks = LayerHooks(self.model, layers, self._after_layer)
         self._handles: list[RemovableHandle] = []
         self._unwritten: list[LayerStats] = []
-        self._entered = False
-        self._evaluated = False
+        self._unflushed = 0
+        self._entered = self._closed = False
+        self._evaluated = self._evaluated_in_step = False
         self._spent = 0.0
         self._step_began = 0.0
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that are or were recorded, in the model's order; late ones last."""
-        return tuple(self._order)
+        return tuple(self._hooks.order)
 
     @property
     def path(self) -> Path:
@@ -116,7 +123,7 @@ class ActivationStats:
         self._entered = True
         # What torch has compiled by now has no hooks in it and does not look for new ones.
         torch.compiler.reset()
-        self._hook_layers()
+        self._hooks.update()
         self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
         if self._optimizer is not None:
             self._handles.append(self._optimizer.register_step_post_hook(self._after_update))
@@ -129,6 +136,8 @@ class ActivationStats:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None:
+            self._ranks.part()
         self.close()
 
     def step(self) -> None:
@@ -140,11 +149,16 @@ class ActivationStats:
         self._step_began, self._spent = now, 0.0
 
     def flush(self) -> list[LayerStats]:
-        """Bring finished rows to the host, write them as a part, and send thinned metrics."""
+        """Bring finished rows to the host, write them as a part, and send thinned metrics.
+
+        With several ranks all of them must call it; what they have comes together on rank 0.
+        """
         # What a failed write (disk full) left is tried again.
-        records = self._unwritten = self._unwritten + drain(list(self._buffers.values()))
+        records = self._unwritten = self._unwritten + self._finished()
         if records:
-            records.sort(key=lambda r: (r.step, r.mode == "eval", self._order[r.layer]))
+            order = self._hooks.order
+            last = len(order)
+            records.sort(key=lambda r: (r.step, r.mode == "eval", order.get(r.layer, last)))
             self._file.append(stats_table(records, self._settings))
             self._unwritten = []
             self._sink.metrics(list(self._metrics(records)))
@@ -155,10 +169,10 @@ class ActivationStats:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        for _, handle in self._hooked.values():
-            handle.remove()
+        self._hooks.remove()
         self._end_rows()
         self.flush()
+        self._closed = True
         self._file.close()
 
     def read(self) -> pa.Table:
@@ -169,25 +183,12 @@ class ActivationStats:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         if not model.training:
-            self._evaluated = True
+            self._evaluated = self._evaluated_in_step = True
         elif self._evaluated:
             # What was spent on evaluation is no part of the step that comes now.
             self._evaluated, self._step_began = False, time.perf_counter()
-        if self._armed() and self._membership.changed():
-            self._hook_layers()
-
-    def _hook_layers(self) -> None:
-        """Hook what is selected now: modules that joined the model, not those that left it."""
-        chosen = matching_layers(self.model, self._layers)
-        for name, (module, handle) in list(self._hooked.items()):
-            if chosen.get(name) is not module:
-                handle.remove()
-                del self._hooked[name]
-        for name, module in chosen.items():
-            if name not in self._hooked:
-                hook = Hook(partial(self._after_layer, name))
-                self._hooked[name] = (module, module.register_forward_hook(hook))
-                self._order.setdefault(name, len(self._order))
+        if self._armed():
+            self._hooks.update()
 
     def _armed(self) -> bool:
         if self.model.training:
@@ -196,12 +197,12 @@ class ActivationStats:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not self._armed() or _in_backward():
+        if not self._armed() or in_backward():
             return
         began = time.perf_counter()
         mode = "train" if self.model.training else "eval"
         for x in float_tensors(output):
-            if _has_values(x):
+            if has_values(x):
                 self._add(name, mode, x)
         if mode == "train":
             self._spent += time.perf_counter() - began
@@ -235,46 +236,41 @@ class ActivationStats:
         now = time.time()
         for buffer in self._buffers.values():
             buffer.end_step(self.current_step, now)
-        if any(buffer.full for buffer in self._buffers.values()):
+        # Not by what is in the buffers, in which ranks may differ: all must flush together.
+        if self._interval.due(self.current_step) or (self._record_eval and self._evaluated_in_step):
+            self._unflushed += 1
+        self._evaluated_in_step = False
+        if self._unflushed == self._rows:
             self.flush()
         if self._spent:
             self._spent += time.perf_counter() - began
+
+    def _finished(self) -> list[LayerStats]:
+        """Finished rows of all ranks as records; none on ranks other than 0."""
+        self._unflushed = 0
+        taken = drain(list(self._buffers.values()))
+        if self._closed:
+            return []
+        if self._ranks.several:
+            self._interval.steps = self._ranks.agreed(self._interval.adapted())
+        together: dict[tuple[str, str], list[LayerRows]] = {}
+        for rows in itertools.chain.from_iterable(self._ranks.gathered(taken)):
+            together.setdefault((rows.layer, rows.mode), []).append(rows)
+        return [record for parts in together.values() for record in merged(parts).records()]
 
     def _metrics(self, records: list[LayerStats]) -> Iterator[Metric]:
         steps = dict.fromkeys(r.step for r in records if r.mode == "train")
         charted = {step for step in steps if self._thinning.keep(step)}
         for record in records:
             if record.step in charted or record.mode == "eval":
-                yield from _metrics_of(record)
+                for key, name in _keys(record.layer, record.mode):
+                    value = getattr(record, name)
+                    if value is not None:
+                        yield Metric(key, value, record.step, record.time)
 
 
-def _metrics_of(record: LayerStats) -> Iterator[Metric]:
-    group = "activations" if record.mode == "train" else "activations_eval"
-    for name in METRICS:
-        value = getattr(record, name)
-        if value is not None:
-            key = f"{group}/{NOT_IN_KEYS.sub('_', record.layer)}/{name}"
-            yield Metric(key, value, record.step, record.time)
-
-
-def _in_backward() -> bool:
-    """Whether autograd is at work: activation checkpointing then computes a layer a second time."""
-    return bool(torch._C._current_graph_task_id() != -1)  # noqa: SLF001 - torch has no public way
-
-
-def _has_values(x: Tensor) -> bool:
-    """False for what has no plain memory to read: meta, sparse and nested tensors."""
-    return not (x.is_meta or x.is_nested) and x.layout is torch.strided
-
-
-def float_tensors(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors in a module's output, inside tuples, lists and mappings too."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from float_tensors(value)
-    elif isinstance(output, (tuple, list)):
-        for value in output:
-            yield from float_tensors(value)
+@cache
+def _keys(layer: str, mode: str) -> tuple[tuple[str, str], ...]:
+    """Keys of a layer's metrics, and the fields they stand for."""
+    group = "activations" if mode == "train" else "activations_eval"
+    return tuple((metric_key(group, layer, name), name) for name in METRICS)

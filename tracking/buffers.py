@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tracking.kernels import accumulators as k
-from tracking.kernels.accumulators import Reduction
-from tracking.records import LayerStats
+from tracking.kernels.reduction import Reduction
+from tracking.layer_rows import LayerRows
 
 __all__ = ["LayerBuffer", "drain"]
 
@@ -35,6 +34,7 @@ class LayerBuffer:
         self._kernel = kernel
         self._ints = torch.zeros(rows, k.INTS, dtype=torch.int64, device=device)
         self._floats = torch.zeros(rows, k.FLOATS, dtype=torch.float64, device=device)
+        self._nothing = torch.tensor(k.NOTHING, dtype=torch.float64, device=device)
         # Views made once: taking a row out of a tensor costs as much as a small reduction.
         self._rows = list(zip(kernel.rows(self._ints), kernel.rows(self._floats), strict=True))
         self._channels: dict[int, _Channels] = {}
@@ -64,25 +64,36 @@ class LayerBuffer:
             self._open = False
 
     def packed(self) -> Tensor:
-        """The finished rows, floats as bit patterns, int64 (rows, INTS + FLOATS): one transfer."""
+        """The memory of the finished rows, uint8 (bytes,), so that they come over in one piece."""
         rows = len(self._moments)
-        ints = self._ints[:rows].clone()
-        for channels in self._channels.values():
-            called = channels.called(rows)
-            ints[:, k.CHANNELS] += called * channels.width
-            ints[:, k.DEAD] += called * (channels.width - channels.alive[:rows].sum(dim=1))
-        return torch.cat([ints, self._floats[:rows].view(torch.int64)], dim=1)
+        tables = [self._ints, self._floats, *(c.alive for c in self._channels.values())]
+        return torch.cat([table[:rows].reshape(-1).view(torch.uint8) for table in tables])
 
-    def take(self, packed: npt.NDArray[np.int64]) -> list[LayerStats]:
-        """Turn rows that ``packed`` brought to the host into records, and start over."""
-        ints = packed[:, : k.INTS]
-        floats = np.ascontiguousarray(packed[:, k.INTS :]).view(np.float64)
-        records = [
-            _record(self.layer, self.mode, step, time, i, f)
-            for (step, time), i, f in zip(self._moments, ints, floats, strict=True)
-        ]
+    def take(self, packed: npt.NDArray[np.uint8]) -> LayerRows:
+        """The rows that ``packed`` brought to the host; start over."""
+        rows = len(self._moments)
+        parts = self._unpacked(packed, rows)
+        taken = LayerRows(
+            self.layer,
+            self.mode,
+            list(self._moments),
+            next(parts).view(np.int64).reshape(rows, k.INTS),
+            next(parts).view(np.float64).reshape(rows, k.FLOATS),
+            {
+                width: (channels.called(rows), next(parts).view(np.bool_).reshape(rows, width))
+                for width, channels in self._channels.items()
+            },
+        )
         self._start_over()
-        return records
+        return taken
+
+    def _unpacked(
+        self, packed: npt.NDArray[np.uint8], rows: int
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        sizes = [8 * k.INTS, 8 * k.FLOATS, *self._channels]
+        ends = np.cumsum([rows * size for size in sizes])
+        # Copies, since a view of numbers needs an aligned beginning.
+        return (part.copy() for part in np.split(packed, ends[:-1]))
 
     def _start_over(self) -> None:
         done = len(self._moments)
@@ -97,9 +108,7 @@ class LayerBuffer:
 
     def _clear(self) -> None:
         self._ints.zero_()
-        self._floats.zero_()
-        self._floats[:, k.MIN] = math.inf
-        self._floats[:, k.MAX] = -math.inf
+        self._floats.copy_(self._nothing)
 
     def _alive(self, width: int, row: int) -> Any:
         channels = self._channels.get(width)
@@ -114,7 +123,6 @@ class _Channels:
     """Which of a number of channels have been alive: a table (rows, width), marked row by row."""
 
     def __init__(self, alive: Tensor, kernel: Reduction) -> None:
-        self.width = alive.shape[1]
         self.alive = alive
         self._rows = kernel.rows(alive)
         self._called: set[int] = set()
@@ -124,10 +132,9 @@ class _Channels:
         self._called.add(index)
         return self._rows[index]
 
-    def called(self, rows: int) -> Tensor:
-        """1 for each of the first rows in which there were such channels, 0 for the others."""
-        called = [int(row in self._called) for row in range(rows)]
-        return torch.tensor(called, dtype=torch.int64, device=self.alive.device)
+    def called(self, rows: int) -> npt.NDArray[np.bool_]:
+        """In which of the first rows there were such channels."""
+        return np.array([row in self._called for row in range(rows)], np.bool_)
 
     def start_over(self, kept: int | None) -> None:
         """Forget all rows, except one, which becomes the first."""
@@ -139,45 +146,15 @@ class _Channels:
             self._called.add(0)
 
 
-def drain(buffers: Sequence[LayerBuffer]) -> list[LayerStats]:
+def drain(buffers: Sequence[LayerBuffer]) -> list[LayerRows]:
     """Take the finished rows of all buffers, with one transfer for each device."""
-    records: list[LayerStats] = []
+    taken: list[LayerRows] = []
     for device in {buffer.device for buffer in buffers}:
         here = [buffer for buffer in buffers if buffer.device == device and len(buffer)]
         if not here:
             continue
-        packed = torch.cat([buffer.packed() for buffer in here]).cpu().numpy()
-        parts = np.split(packed, np.cumsum([len(buffer) for buffer in here])[:-1])
-        for buffer, part in zip(here, parts, strict=True):
-            records.extend(buffer.take(part))
-    return records
-
-
-def _record(
-    layer: str,
-    mode: str,
-    step: int,
-    time: float,
-    ints: npt.NDArray[np.int64],
-    floats: npt.NDArray[np.float64],
-) -> LayerStats:
-    n = int(ints[k.FINITE])
-    count = int(ints[k.COUNT])
-    channels = int(ints[k.CHANNELS])
-    std = math.sqrt(floats[k.SQUARES] / (n - 1)) if n > 1 else 0.0
-    return LayerStats(
-        step=step,
-        layer=layer,
-        mode=mode,
-        count=count,
-        mean=float(floats[k.MEAN] + floats[k.REST]) if n else None,
-        std=std if n else None,
-        min=float(floats[k.MIN]) if n else None,
-        max=float(floats[k.MAX]) if n else None,
-        near_zero=int(ints[k.NEAR]) / n if n else None,
-        above=int(ints[k.ABOVE]),
-        dead_channels=int(ints[k.DEAD]) / channels if channels else None,
-        nonfinite=count - n,
-        hist=ints[k.HIST :].copy(),
-        time=time,
-    )
+        pieces = [buffer.packed() for buffer in here]
+        packed = torch.cat(pieces).cpu().numpy()
+        parts = np.split(packed, np.cumsum([len(piece) for piece in pieces])[:-1])
+        taken.extend(buffer.take(part) for buffer, part in zip(here, parts, strict=True))
+    return taken

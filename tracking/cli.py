@@ -1,4 +1,4 @@
-"""`layerscope replay`."""
+"""`layerscope replay` and `layerscope report`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["replay"]
+__all__ = ["replay", "report"]
 
 
 @click.command()
@@ -21,3 +21,21 @@ def replay(directory: Path | None) -> None:
 
     for line in replay_all(directory):
         click.echo(line)
+
+
+@click.command()
+@click.argument("run_id")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the page to this file instead of logging it to the run.",
+)
+def report(run_id: str, output: Path | None) -> None:
+    """Make a run's report.html again, from its artifacts and values in MLflow.
+
+    MLFLOW_TRACKING_URI chooses the store. Without --output the page is logged to the run, where it
+    replaces the one that is there.
+    """
+    from tracking.mlflow_report import make_report
+
+    click.echo(make_report(run_id, output))

@@ -15,11 +15,11 @@ In a hand-written loop::
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import pyarrow as pa
 import torch
@@ -28,14 +28,21 @@ from torch.utils.hooks import RemovableHandle
 
 from tracking.errors import BadOption
 from tracking.interval import Thinning
+from tracking.ranks import Ranks
 from tracking.records import HyperParams, Metric
 from tracking.sink import NullSink, Sink
+from tracking.step_notes import (
+    SmoothedLoss,
+    StepNotes,
+    copied,
+    of_all_ranks,
+    on_host,
+    records_of,
+)
 from tracking.store import RecordFile
 from tracking.tables import read_steps, steps_schema, steps_table
 
 __all__ = ["Recorder", "update_skipped"]
-
-BETA = 0.98
 
 
 class Recorder:
@@ -62,13 +69,16 @@ class Recorder:
             raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
         self.optimizer = optimizer
         self.current_step = 0
-        self._sink = sink or NullSink()
+        self._ranks = Ranks()
+        self._sink = sink if sink and self._ranks.first else NullSink()
+        directory = directory if self._ranks.first else None
         self._file = RecordFile("steps.parquet", steps_schema(), directory)
         self._thinning = Thinning(expected_steps)
         self._rows = flush_every
         self._noted: dict[str, Any] = {}
-        self._pending: list[_Step] = []
-        self._smooth = _SmoothedLoss()
+        self._pending: list[StepNotes] = []
+        self._unwritten: list[StepNotes] = []
+        self._smooth = SmoothedLoss()
         self._handle: RemovableHandle | None = None
         self._entered = False
 
@@ -90,6 +100,8 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None:
+            self._ranks.part()
         self.close()
 
     def note(
@@ -113,17 +125,21 @@ class Recorder:
         self._noted = {"loss": loss, "batch_size": batch_size, "epoch": epoch}
 
     def flush(self) -> list[HyperParams]:
-        """Write the steps recorded since the last flush as a part, and send thinned metrics."""
-        if not self._pending:
+        """Write the steps recorded since the last flush as a part, and send thinned metrics.
+
+        With several ranks all of them must call it; what they have comes together on rank 0.
+        """
+        if self._pending:
+            shares = self._ranks.gathered(on_host(self._pending))
+            self._pending = []
+            self._unwritten.extend(of_all_ranks(shares))
+        if not self._unwritten:
             return []
         smooth = copy(self._smooth)
-        records: list[HyperParams] = []
-        losses = _to_host([step.loss for step in self._pending if step.loss is not None])
-        for step in self._pending:
-            records.extend(_records(step, None if step.loss is None else next(losses), smooth))
+        records = [record for step in self._unwritten for record in records_of(step, smooth)]
         self._file.append(steps_table(records))
         # Only now, so that a write that failed (disk full) can be repeated.
-        self._pending, self._smooth = [], smooth
+        self._unwritten, self._smooth = [], smooth
         self._sink.metrics(list(self._metrics(records)))
         return records
 
@@ -145,14 +161,14 @@ class Recorder:
             return
         loss = self._noted.get("loss")
         self._pending.append(
-            _Step(
+            StepNotes(
                 step=self.current_step,
                 epoch=self._noted.get("epoch"),
                 batch_size=self._noted.get("batch_size"),
                 time=time.time(),
                 # Whoever made it may go on computing with it in place.
                 loss=None if loss is None else loss.clone().reshape(()),
-                groups=[_copied(group) for group in optimizer.param_groups],
+                groups=[copied(group) for group in optimizer.param_groups],
             )
         )
         self._noted = {}
@@ -174,60 +190,6 @@ class Recorder:
                         yield Metric(key, value, r.step, r.time)
 
 
-class _Step(NamedTuple):
-    """What a step leaves until the next flush; its numbers are looked at only then."""
-
-    step: int
-    epoch: int | None
-    batch_size: int | None
-    time: float
-    loss: Tensor | None
-    groups: list[dict[str, Any]]
-
-
-def _copied(group: Mapping[str, Any]) -> dict[str, Any]:
-    """A parameter group's options as they are now; a learning rate may be a tensor."""
-    return {
-        name: value.detach().clone() if isinstance(value, Tensor) else value
-        for name, value in group.items()
-        if name != "params"
-    }
-
-
-def _to_host(losses: Sequence[Tensor]) -> Iterator[float]:
-    """Values of scalar tensors, with one transfer for all of them where they are of one kind."""
-    if len({(loss.device, loss.dtype) for loss in losses}) == 1:
-        return iter(torch.stack(list(losses)).tolist())
-    return map(float, losses)
-
-
-def _records(step: _Step, loss: float | None, smoothed: _SmoothedLoss) -> Iterator[HyperParams]:
-    smooth = None if loss is None else smoothed.add(loss)
-    for index, group in enumerate(step.groups):
-        yield HyperParams(
-            step=step.step,
-            epoch=step.epoch,
-            batch_size=step.batch_size,
-            time=step.time,
-            loss=loss,
-            loss_smooth=smooth,
-            **_read_group(group, index),
-        )
-
-
-class _SmoothedLoss:
-    """Exponential moving average with Adam's bias correction (fastai's AvgSmoothLoss)."""
-
-    def __init__(self) -> None:
-        self._average = 0.0
-        self._steps = 0
-
-    def add(self, loss: float) -> float:
-        self._steps += 1
-        self._average = BETA * self._average + (1 - BETA) * loss
-        return self._average / (1 - BETA**self._steps)
-
-
 def update_skipped(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a gradient scaler has the running ``optimizer.step()`` change nothing.
 
@@ -235,26 +197,3 @@ def update_skipped(optimizer: torch.optim.Optimizer) -> bool:
     for itself. Asking makes the host wait, as the scaler does for the others.
     """
     return bool(getattr(optimizer, "found_inf", False))
-
-
-def _read_group(group: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """One parameter group's numbers, under the names of HyperParams."""
-    betas = group.get("betas")
-    momentum = betas[0] if betas else group.get("momentum")
-    known = {"lr", "momentum", "weight_decay", "betas", "params", "name"}
-    known |= {"foreach", "fused", "capturable", "differentiable"}  # how, not what, is computed
-    options = {
-        name: float(value)
-        for name, value in group.items()
-        if name not in known and isinstance(value, (bool, int, float))
-    }
-    for position, beta in enumerate(betas[1:] if betas else (), start=2):
-        options[f"beta{position}"] = float(beta)
-    weight_decay = group.get("weight_decay")
-    return {
-        "group": str(group.get("name", index)),
-        "lr": float(group["lr"]),
-        "momentum": None if momentum is None else float(momentum),
-        "weight_decay": None if weight_decay is None else float(weight_decay),
-        "options": options,
-    }

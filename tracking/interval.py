@@ -17,16 +17,18 @@ class Interval:
     follows the measured cost: recording one step costs r seconds, a step without recording takes
     s, and every n-th step recorded spends r / (n s + r) of the time, so
     n = ceil(r (1 - SHARE) / (s SHARE)). The first recorded step is left out of the measure: kernels
-    are compiled and memory is allocated in it.
+    are compiled and memory is allocated in it. With ``adapts=False`` it only measures: several
+    ranks set ``steps`` to what they agree on.
 
     Raises BadOption: ``every`` is neither.
     """
 
-    def __init__(self, every: str | int) -> None:
+    def __init__(self, every: str | int, *, adapts: bool = True) -> None:
         try:
             self.steps, self._share = parse_every(str(every))
         except ValueError as error:
             raise BadOption(f"every={every}: {error}") from None
+        self._adapts = adapts
         self._next = 0
         self._warm = False
         self._recording = _Average()
@@ -47,15 +49,18 @@ class Interval:
             self._bare.add(max(seconds - recording, 0.0))
             if recording:
                 self._recording.add(recording)
-            self._adapt()
+            if self._adapts:
+                self.steps = self.adapted()
         self._warm = self._warm or recording > 0
         if self.due(step):
             self._next = (step // self.steps + 1) * self.steps if self.fixed else step + self.steps
 
-    def _adapt(self) -> None:
-        if self._bare.value and self._recording.value:
-            ratio = self._recording.value / self._bare.value
-            self.steps = max(1, math.ceil(ratio * (1 - self._share) / self._share))
+    def adapted(self) -> int:
+        """The number of steps that the cost measured so far calls for."""
+        if self.fixed or not (self._bare.value and self._recording.value):
+            return self.steps
+        ratio = self._recording.value / self._bare.value
+        return max(1, math.ceil(ratio * (1 - self._share) / self._share))
 
 
 def parse_every(every: str) -> tuple[int, float]:

@@ -19,9 +19,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.types import Schema, TensorSpec
 
+from tracking.mlflow_images import log_image
 from tracking.mlflow_run import MlflowRun
 from tracking.reasons import reason
-from tracking.spool import Spool
+from tracking.spool import SpoolReader
 
 __all__ = ["Delivery"]
 
@@ -39,7 +40,7 @@ class Request:
     """One request to MLflow: items of one kind, as they stand in the spool."""
 
     kind: str
-    """params, tags, dataset, metrics, artifact, damaged or finish."""
+    """params, tags, dataset, metrics, artifact, image, damaged or finish."""
     items: Sequence[Any]
 
     def by_name(self) -> list[Request]:
@@ -61,7 +62,7 @@ class Delivery:
     the same points.
     """
 
-    def __init__(self, spool: Spool, run: MlflowRun) -> None:
+    def __init__(self, spool: SpoolReader, run: MlflowRun) -> None:
         self.spool = spool
         self.run = run
         self.refused_file = spool.directory.parent / "refused.jsonl"
@@ -112,7 +113,7 @@ class Delivery:
         """Send a request; says why MLflow will never take it, or nothing."""
         if request.kind == "damaged":
             return "damaged on disk"
-        if request.kind == "artifact" and not self._path(request).exists():
+        if request.kind in {"artifact", "image"} and not self._path(request).exists():
             return "no such file"
         try:
             self._call(request)
@@ -138,6 +139,8 @@ class Delivery:
                 client.log_inputs(run_id, [_dataset_input(info)])
             case "artifact", [_, folder]:
                 client.log_artifact(run_id, str(self._path(request)), folder or None)
+            case "image", [_, name]:
+                log_image(client, run_id, self._path(request), name)
             case "finish", [status, seconds]:
                 self.run.end(status, seconds)
 
@@ -163,7 +166,7 @@ def _requests(entries: Sequence[Mapping[str, Any]], known: frozenset[str]) -> It
     yield from (Request("dataset", [entry["dataset"]]) for entry in entries if "dataset" in entry)
     points = (point for entry in entries for point in entry.get("metrics", ()))
     yield from (Request("metrics", some) for some in _chunks(points, METRICS_PER_BATCH))
-    for kind in ("artifact", "damaged", "finish"):
+    for kind in ("artifact", "image", "damaged", "finish"):
         yield from (Request(kind, _listed(entry[kind])) for entry in entries if kind in entry)
 
 

@@ -58,7 +58,7 @@ class MlflowRun:
     def find(cls, uri: str, run_id: str) -> MlflowRun:
         """A run that exists. Raises what the client raises."""
         with _first_contact():
-            client = _client(uri)
+            client = _client(_absolute(uri))
             return cls(client, client.get_run(run_id))
 
     @property

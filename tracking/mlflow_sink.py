@@ -1,57 +1,57 @@
-"""The sink that reaches MLflow, from a thread of its own.
+"""The sink that reaches MLflow, by way of the disk.
 
-Entries are on disk before anything is sent (tracking/spool.py); the thread delivers them
-(tracking/mlflow_delivery.py) and tries again while the server is away.
+An entry is on disk when the call returns (tracking/spool.py); a process of its own delivers it
+(tracking/mlflow_uploader.py) and tries again while the server is away.
 """
 
 from __future__ import annotations
 
 import logging
 import shlex
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tracking.errors import RecordsWaiting
-from tracking.mlflow_delivery import Delivery
+from tracking.mlflow_images import image_name
 from tracking.mlflow_run import MlflowRun
-from tracking.reasons import reason
 from tracking.records import DatasetInfo, Metric
 from tracking.spool import Spool
+from tracking.uploads import start_upload
 
 __all__ = ["MlflowSink"]
 
 log = logging.getLogger("layerscope")
 
-LONGEST_PAUSE = 15.0
-
 
 class MlflowSink:
-    """Writes to a spool in ``directory/spool``; a thread delivers it to a run.
+    """Writes to a spool in ``directory/spool``, which another process delivers to a run.
 
-    ``close`` waits until everything has arrived, and gives up ``patience`` seconds after the last
+    ``close`` waits until everything has arrived; it gives up ``patience`` seconds after the last
     delivery (a request on its way may add MLflow's own timeout), or when it is interrupted. Raises
-    RecordsWaiting then: nothing is lost, `layerscope replay` sends it later.
+    RecordsWaiting then: nothing is lost, `layerscope replay` sends it later. A run that is not
+    ``owned`` is left to its owner to end, also when this process is killed.
     """
 
     def __init__(
-        self, run: MlflowRun, directory: Path, *, interval: float = 1.0, patience: float = 60.0
+        self,
+        run: MlflowRun,
+        directory: Path,
+        *,
+        owned: bool = True,
+        interval: float = 1.0,
+        patience: float = 60.0,
     ) -> None:
         self.run = run
         self._directory = directory.absolute()
-        self._interval = interval
         self._patience = patience
         target = {"tracking_uri": run.tracking_uri, "run_id": run.run_id}
+        if not owned:
+            target["owner"] = "another"
         self._spool = Spool(directory / "spool", target)
-        self._delivery = Delivery(self._spool, run)
-        self._closing = threading.Event()
-        self._closing_since = 0.0
-        self._given_up = threading.Event()
-        self._away = ""
-        self._thread = threading.Thread(target=self._deliver, name="layerscope-mlflow", daemon=True)
-        self._thread.start()
+        self._upload = start_upload(self._directory, interval, patience)
+        self._closed = False
 
     def metrics(self, metrics: Sequence[Metric]) -> None:
         if metrics:
@@ -68,62 +68,43 @@ class MlflowSink:
         self._spool.append({"dataset": asdict(dataset)})
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        path, root = path.resolve(), self._directory.resolve()
-        inside = path.is_relative_to(root)
-        self._spool.append({"artifact": [str(path.relative_to(root) if inside else path), folder]})
+        self._spool.append({"artifact": [self._place(path), folder]})
+
+    def image(self, path: Path, key: str, step: int) -> None:
+        # The name is made here, so that sending it again replaces it.
+        self._spool.append({"image": [self._place(path), image_name(key, int(step))]})
 
     def finish(self, status: str) -> None:
         """End the run with an MLflow status (FINISHED, FAILED, KILLED) and close."""
-        if not self._closing.is_set():
+        if not self._closed:
             self._spool.append({"finish": [status, time.time()]})
         self.close()
 
     def close(self) -> None:
-        if self._closing.is_set():
+        if self._closed:
             return
-        if self._away:
+        self._closed = True
+        upload = self._upload
+        if upload.away:
             log.warning("waiting up to %g s for MLflow; Ctrl-C ends the wait", self._patience)
-        self._closing_since = time.monotonic()
+        upload.close()
         try:
-            self._closing.set()
-            self._thread.join()
+            upload.wait()
         except (KeyboardInterrupt, SystemExit):
-            # Whoever waits has had enough. The thread ends with the process, if not before.
-            self._given_up.set()
-        if refusals := self._delivery.refusals():
-            log.warning("%s", refusals)
-        if self._spool.waiting:
+            # Whoever waits has had enough.
+            upload.give_up()
+        if upload.refusals:
+            log.warning("%s", upload.refusals)
+        waiting = self._spool.waiting
+        self._spool.close()
+        if waiting:
             raise RecordsWaiting(
                 f"records of run {self.run.run_id} wait in {self._directory} "
-                f"({self._away or 'interrupted'}); "
+                f"({upload.away or 'interrupted'}); "
                 f"send them with: python layerscope.py replay {shlex.quote(str(self._directory))}"
             )
 
-    def _deliver(self) -> None:
-        """The thread: until the sink is closed and all is sent, or there is no hope of it."""
-        pause = self._interval
-        while not self._given_up.is_set():
-            closing = self._closing.is_set()
-            try:
-                arrived = self._delivery.send()
-            except Exception as error:
-                self._note_away(error)
-                if closing and self._hopeless():
-                    break
-                (self._given_up if closing else self._closing).wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            self._away, pause = "", self._interval
-            if closing and not arrived:
-                break
-            self._closing.wait(self._interval)
-        self._spool.close()
-
-    def _hopeless(self) -> bool:
-        since = max(self._delivery.last_success, self._closing_since)
-        return time.monotonic() - since > self._patience
-
-    def _note_away(self, error: Exception) -> None:
-        if not self._away:
-            log.warning("MLflow is away (%s); records wait in %s", reason(error), self._directory)
-        self._away = reason(error)
+    def _place(self, path: Path) -> str:
+        """A file's path for the spool, relative to the run's folder where it lies inside."""
+        path, root = path.resolve(), self._directory.resolve()
+        return str(path.relative_to(root) if path.is_relative_to(root) else path)

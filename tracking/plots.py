@@ -1,7 +1,10 @@
 """Pictures: colour-dim, layer curves, schedules, the learning-rate range test.
 
-Figures are built without pyplot, so nothing is global and nothing stays open. A long run is drawn
-from columns that sum neighbouring steps: a picture has so many pixels, not more.
+Figures are built without pyplot, so nothing is global and nothing stays open. They are drawn from
+columns that sum neighbouring steps (tracking/columns.py), never from whole tables::
+
+    columns = read_columns(Path("records/activations/stats.parquet"))
+    save(color_dim_figure(columns), Path("color_dim.png"))
 """
 
 from __future__ import annotations
@@ -10,16 +13,17 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tracking.columns import LayerColumns
 from tracking.kernels import HIST_EDGES
+from tracking.step_columns import StepColumns
 
 __all__ = [
     "color_dim_figure",
@@ -29,9 +33,10 @@ __all__ = [
     "schedule_figure",
 ]
 
-COLUMNS = 800
 PANEL = (5.2, 3.2)
 """Inches; with its titles, labels and colour bar."""
+PANEL_COLUMNS = 400
+"""A panel among others has no more pixels, and each column takes time."""
 OUTER = 0.75
 """Height of the rows for what is below -10 and above 10: enough for a label of their own."""
 PIXELS = 40e6
@@ -54,7 +59,7 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def color_dim_figure(stats: pa.Table, layers: Sequence[str]) -> Figure:
+def color_dim_figure(layers: Mapping[str, LayerColumns]) -> Figure:
     """Colour-dim: x = recorded step of training, y = activation, colour = log(1 + count).
 
     One panel for each layer. The lowest row of a panel holds what is below -10, the highest what
@@ -66,30 +71,28 @@ def color_dim_figure(stats: pa.Table, layers: Sequence[str]) -> Figure:
     width, height = (9.0, 5.0) if len(layers) == 1 else PANEL
     figure = Figure(figsize=(width * columns, height * rows))
     # Places in inches: matplotlib's layout engines take a minute for a hundred panels.
-    for position, layer in enumerate(layers):
+    for position, one in enumerate(layers.values()):
         row, column = divmod(position, columns)
         left, bottom = column * width + 0.7, (rows - 1 - row) * height + 0.55
         place = (left, bottom, width - 1.75, height - 0.98)
         sides = (width * columns, height * rows) * 2
         ax = figure.add_axes(tuple(np.divide(place, sides)))
-        _color_dim(figure, ax, _train_rows(stats, layer), layer)
+        _color_dim(figure, ax, one if len(layers) == 1 else one.joined(PANEL_COLUMNS))
     return figure
 
 
-def layer_stats_figure(stats: pa.Table, layers: Sequence[str]) -> Figure:
+def layer_stats_figure(layers: Mapping[str, LayerColumns]) -> Figure:
     """Mean, standard deviation, share near zero and share of dead channels against the step."""
     names = [_short(layer) for layer in layers]
     per_row = max(1, min(5, int(10.5 / (0.6 + 0.08 * max(map(len, names), default=1)))))
     height = 6.8 + 0.21 * math.ceil(len(names) / per_row)
     figure = Figure(figsize=(11, height), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True).ravel()
-    for position, (layer, name) in enumerate(zip(layers, names, strict=True)):
-        rows = _train_rows(stats, layer)
-        steps = rows["step"].to_numpy()
-        color = _color(position, len(layers))
-        for ax, (column, _) in zip(axes, CURVES, strict=True):
-            values = _floats(rows, column)
-            ax.plot(*_thinned(steps, values), _line(steps), color=color, label=name, linewidth=1.2)
+    for position, (one, name) in enumerate(zip(layers.values(), names, strict=True)):
+        steps, color = one.middle, _color(position, len(layers))
+        for ax, (curve, _) in zip(axes, CURVES, strict=True):
+            values = getattr(one, curve)
+            ax.plot(steps, values, _line(steps), color=color, label=name, linewidth=1.2)
     for ax, (_, title) in zip(axes, CURVES, strict=True):
         ax.set_title(title)
         ax.grid(alpha=0.3)
@@ -103,7 +106,7 @@ def layer_stats_figure(stats: pa.Table, layers: Sequence[str]) -> Figure:
     return figure
 
 
-def schedule_figure(steps: pa.Table) -> Figure:
+def schedule_figure(steps: StepColumns) -> Figure:
     """Learning rate, momentum and training loss as they were used, against the step."""
     figure = Figure(figsize=(9, 8), layout="constrained")
     curves = [
@@ -111,14 +114,13 @@ def schedule_figure(steps: pa.Table) -> Figure:
         ("momentum", "momentum", "C1"),
         ("loss", "training loss", "C3"),
     ]
-    first = steps.filter(pc.equal(steps["group"], steps["group"][0])) if len(steps) else steps
-    x = first["step"].to_numpy()
+    x = steps.step
     for ax, (column, label, color) in zip(figure.subplots(3, 1, sharex=True), curves, strict=True):
         pale = 0.35 if column == "loss" else 1.0
-        values = _floats(first, column)
-        ax.plot(x, values, _line(x), color=color, alpha=pale, linewidth=1.2, label=label)
+        y = getattr(steps, column)
+        ax.plot(x, y, _line(x), color=color, alpha=pale, linewidth=1.2, label=label)
         if column == "loss":
-            ax.plot(x, _floats(first, "loss_smooth"), _line(x), color=color, label="smoothed")
+            ax.plot(x, steps.loss_smooth, _line(x), color=color, label="smoothed")
             ax.legend()
             ax.set_xlabel("step")
         ax.set_ylabel(label)
@@ -148,20 +150,18 @@ def lr_range_figure(
     return figure
 
 
-def _color_dim(figure: Figure, ax: Axes, rows: pa.Table, layer: str) -> None:
-    ax.set_title("\n".join(textwrap.wrap(_short(layer, 2 * NAME), NAME)), fontsize=10)
+def _color_dim(figure: Figure, ax: Axes, layer: LayerColumns) -> None:
+    ax.set_title("\n".join(textwrap.wrap(_short(layer.layer, 2 * NAME), NAME)), fontsize=10)
     ax.set_xlabel("step")
     ax.set_ylabel("activation")
-    if not len(rows):
+    if not len(layer):
         ax.text(0.5, 0.5, "nothing recorded", ha="center", transform=ax.transAxes)
         return
-    steps, counts = _columns(rows)
-    used = np.flatnonzero(counts.any(axis=0))
-    low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, counts.shape[1])
+    low, high = layer.used_bins
     # The two outer bins have no width of their own: they are drawn as one row each.
     edges = np.concatenate([[-10.0 - OUTER], HIST_EDGES, [10.0 + OUTER]])[low : high + 1]
-    colors = np.log1p(counts[:, low:high].T)
-    mesh = ax.pcolormesh(steps, edges, colors, cmap="viridis", vmin=0, vmax=colors.max() or 1)
+    colors = np.log1p(layer.hist[:, low:high].T)
+    mesh = ax.pcolormesh(layer.edges, edges, colors, cmap="viridis", vmin=0, vmax=colors.max() or 1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _label_outer_rows(ax, edges)
     bar = ax.inset_axes((1.02, 0.0, 0.2 / ax.get_position().width / figure.get_figwidth(), 1.0))
@@ -183,28 +183,6 @@ def _label_outer_rows(ax: Axes, edges: npt.NDArray[np.float64]) -> None:
     ax.set_ylim(edges[0], edges[-1])
 
 
-def _columns(rows: pa.Table) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Edges of the columns in steps (n + 1), and the histograms (n, bins) summed into them."""
-    steps = rows["step"].to_numpy()
-    hist = rows["hist"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
-    width = -(-len(steps) // COLUMNS)
-    starts = np.arange(0, len(steps), width)
-    gap = float(steps[-1] - steps[-2]) if len(steps) > 1 else 1.0
-    edges = np.append(steps[starts], steps[-1] + gap).astype(np.float64)
-    return edges, np.add.reduceat(hist, starts, axis=0)
-
-
-def _thinned(
-    steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Means over neighbouring steps, so that a line has at most COLUMNS points."""
-    width = -(-len(steps) // COLUMNS) or 1
-    starts = np.arange(0, len(steps), width)
-    sizes = np.diff(np.append(starts, len(steps)))
-    sums = [np.add.reduceat(x, starts) if len(x) else x for x in (steps.astype(float), values)]
-    return sums[0] / sizes, sums[1] / sizes
-
-
 def _color(position: int, count: int) -> tuple[float, float, float, float]:
     from matplotlib import colormaps
 
@@ -213,17 +191,7 @@ def _color(position: int, count: int) -> tuple[float, float, float, float]:
     return red, green, blue, alpha
 
 
-def _train_rows(stats: pa.Table, layer: str) -> pa.Table:
-    """A layer's rows; validation, where it was recorded, has other data and is kept apart."""
-    return stats.filter(pc.and_(pc.equal(stats["layer"], layer), pc.equal(stats["mode"], "train")))
-
-
-def _floats(rows: pa.Table, column: str) -> npt.NDArray[np.float64]:
-    values: npt.NDArray[np.float64] = rows[column].to_numpy(zero_copy_only=False).astype(float)
-    return values
-
-
-def _line(steps: npt.NDArray[np.int64]) -> str:
+def _line(steps: npt.NDArray[Any]) -> str:
     """A line has no length where there is only one step."""
     return "o" if len(steps) == 1 else "-"
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DatasetInfo", "HyperParams", "LayerStats", "Metric"]
+__all__ = [
+    "DatasetInfo",
+    "GradientRecord",
+    "HyperParams",
+    "LayerStats",
+    "Metric",
+    "UpdateRecord",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,45 @@ class LayerStats:
     nonfinite: int
     hist: npt.NDArray[np.int64]
     """82 counts: underflow, 80 bins over [-10, 10), overflow."""
+    time: float
+    """Seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradientRecord:
+    """The gradient of the loss with respect to one layer's output, over one optimizer step.
+
+    ``norm`` and ``mean_abs`` are over the finite elements and None where there are none.
+    """
+
+    step: int
+    layer: str
+    count: int
+    norm: float | None
+    """Euclidean (L2) norm."""
+    mean_abs: float | None
+    zeros: float | None
+    """Share of the elements that are exactly 0; None where there are no elements."""
+    nonfinite: int
+    time: float
+    """Seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRecord:
+    """What one optimizer step changed in one parameter tensor."""
+
+    step: int
+    parameter: str
+    count: int
+    update_norm: float | None
+    """L2 norm of the change, over the elements where it is finite; None where there are none."""
+    weight_norm: float | None
+    """L2 norm before the change, over the finite elements; None where there are none."""
+    ratio: float | None
+    """``update_norm / weight_norm``; None where that is not defined."""
+    nonfinite: int
+    """Elements whose change is NaN or infinite."""
     time: float
     """Seconds since the Unix epoch."""
 

@@ -49,7 +49,7 @@ def _replay(folder: Path) -> str:
         delivery = Delivery(spool, run)
         while delivery.send():
             pass
-        killed = run.is_running()
+        killed = "owner" not in spool.target and run.is_running()
         if killed:
             _end_killed(run, spool)
         remove_run_folder(folder.parent)

@@ -33,6 +33,12 @@ class Sink(Protocol):
     def artifact(self, path: Path, folder: str = "") -> None:
         """Take a file, which must stay where it is until ``close``, for a folder of the run."""
 
+    def image(self, path: Path, key: str, step: int) -> None:
+        """Take a picture as one of a series: the run's page has a slider over a key's steps.
+
+        The file, a PNG, must stay where it is until ``close``.
+        """
+
     def close(self) -> None:
         """Deliver what is left, within a deadline. May be called twice."""
 
@@ -55,6 +61,9 @@ class NullSink:
     def artifact(self, path: Path, folder: str = "") -> None:
         pass
 
+    def image(self, path: Path, key: str, step: int) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -68,6 +77,7 @@ class MemorySink:
         self.logged_tags: dict[str, str] = {}
         self.logged_datasets: list[DatasetInfo] = []
         self.logged_artifacts: dict[str, Path] = {}
+        self.logged_images: dict[tuple[str, int], Path] = {}
         self.closed = False
 
     def metrics(self, metrics: Sequence[Metric]) -> None:
@@ -84,6 +94,9 @@ class MemorySink:
 
     def artifact(self, path: Path, folder: str = "") -> None:
         self.logged_artifacts[f"{folder}/{path.name}".lstrip("/")] = path
+
+    def image(self, path: Path, key: str, step: int) -> None:
+        self.logged_images[key, step] = path
 
     def close(self) -> None:
         self.closed = True
@@ -114,6 +127,10 @@ class FanOutSink:
     def artifact(self, path: Path, folder: str = "") -> None:
         for sink in self.sinks:
             sink.artifact(path, folder)
+
+    def image(self, path: Path, key: str, step: int) -> None:
+        for sink in self.sinks:
+            sink.image(path, key, step)
 
     def close(self) -> None:
         """Close every sink, also when one of them fails; the first failure is raised at the end."""

@@ -17,55 +17,29 @@ from typing import Any
 
 from tracking.errors import BadTracking
 
-__all__ = ["Spool", "SpoolInUse"]
+__all__ = ["Spool", "SpoolInUse", "SpoolReader"]
 
 
 class SpoolInUse(BadTracking):
     """Another process writes to the spool or sends it, or has just finished with it."""
 
 
-class Spool:
-    """Appended to by the training thread, read and acknowledged by one other.
+class SpoolReader:
+    """Reads and acknowledges entries, also while another process goes on writing."""
 
-    One process at a time has a spool; its lock goes with the process, however that ends.
-    ``target`` (tracking URI, run id) is stored beside the entries, for whoever sends them later;
-    without it an existing spool is opened; ``last_written`` then says when its process was last
-    heard of, in Unix seconds. Raises SpoolInUse; BadTracking: no spool there, or the
-    folder cannot be written.
-    """
-
-    def __init__(self, directory: Path, target: dict[str, str] | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._entries = directory / "entries.jsonl"
         self._acknowledged = directory / "acknowledged"
-        self._lock = threading.Lock()
-        try:
-            if target is not None:
-                directory.mkdir(parents=True, exist_ok=True)
-            self._file = self._entries.open("ab")
-        except OSError as error:
-            raise BadTracking(f"{directory}: no usable spool ({error.strerror})") from None
-        try:
-            self._claim()
-            if target is not None:
-                self._write_target(target)
-            text = (directory / "target.json").read_text(encoding="utf-8")
-            self.target: dict[str, str] = json.loads(text)
-            self.last_written = self._entries.stat().st_mtime
-            self._cut_torn_line()
-        except (OSError, ValueError) as error:
-            self._file.close()
-            raise BadTracking(f"{directory}: no usable spool ({error})") from None
-        except BaseException:
-            self._file.close()
-            raise
 
-    def append(self, entry: dict[str, Any]) -> None:
-        """Add an entry; it is with the operating system when the call returns."""
-        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-        with self._lock:
-            self._file.write(line)
-            self._file.flush()
+    @property
+    def target(self) -> dict[str, str]:
+        """Where the entries are to go. Raises BadTracking: that cannot be read."""
+        try:
+            text = (self.directory / "target.json").read_text(encoding="utf-8")
+            return dict(json.loads(text))
+        except (OSError, ValueError) as error:
+            raise BadTracking(f"{self.directory}: no usable spool ({error})") from None
 
     def read(self, at_most: int = 1 << 20) -> tuple[list[dict[str, Any]], int]:
         """Entries not yet acknowledged, about ``at_most`` bytes of them, and the offset after.
@@ -88,6 +62,54 @@ class Spool:
     def waiting(self) -> bool:
         """Whether any entry has not been delivered yet."""
         return self._offset() < self._entries.stat().st_size
+
+    def _offset(self) -> int:
+        try:
+            return int(self._acknowledged.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            # Empty after a power cut: sending again does no harm, leaving out would.
+            return 0
+
+
+class Spool(SpoolReader):
+    """Appended to by the training process; one reader, there or in another, delivers.
+
+    One process at a time has a spool; its lock goes with the process, however that ends.
+    ``target`` (tracking URI, run id) is stored beside the entries, for whoever sends them later;
+    without it an existing spool is opened; ``last_written`` then says when its process was last
+    heard of, in Unix seconds. Raises SpoolInUse; BadTracking: no spool there, or the
+    folder cannot be written.
+    """
+
+    def __init__(self, directory: Path, target: dict[str, str] | None = None) -> None:
+        super().__init__(directory)
+        self._lock = threading.Lock()
+        try:
+            if target is not None:
+                directory.mkdir(parents=True, exist_ok=True)
+            self._file = self._entries.open("ab")
+        except OSError as error:
+            raise BadTracking(f"{directory}: no usable spool ({error.strerror})") from None
+        try:
+            self._claim()
+            if target is not None:
+                self._write_target(target)
+            _ = self.target
+            self.last_written = self._entries.stat().st_mtime
+            self._cut_torn_line()
+        except (OSError, ValueError) as error:
+            self._file.close()
+            raise BadTracking(f"{directory}: no usable spool ({error})") from None
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add an entry; it is with the operating system when the call returns."""
+        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
 
     def close(self) -> None:
         """Let another process have the spool; the entries stay on disk."""
@@ -113,13 +135,6 @@ class Spool:
         half.touch(mode=0o600)
         half.write_text(json.dumps(target), encoding="utf-8")
         half.replace(self.directory / "target.json")
-
-    def _offset(self) -> int:
-        try:
-            return int(self._acknowledged.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            # Empty after a power cut: sending again does no harm, leaving out would.
-            return 0
 
     def _cut_torn_line(self) -> None:
         """Drop what a killed process left of a last line, or the next entry would join it."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from tracking.errors import BadTracking, RecordsDamaged
 
-__all__ = ["RecordFile", "read_batches", "read_records"]
+__all__ = ["RecordFile", "read_batches", "read_records", "read_slices"]
 
 # Rows gathered into one row group of the compacted file.
-ROW_GROUP = 1 << 15
+ROW_GROUP = 1 << 13
 
 # With checksums, a page that was damaged on disk is refused instead of read as other numbers.
 _FORMAT = {"compression": "zstd", "write_page_checksum": True}
@@ -92,12 +92,32 @@ def read_batches(source: Path) -> Iterator[pa.Table]:
 
     Raises RecordsDamaged: a file is no readable Parquet, or nothing is there.
     """
+    for file in _files(source):
+        with _opened(file) as parquet:
+            yield from _row_groups(parquet)
+
+
+def read_slices(source: Path, columns: Sequence[str], rows: int = 1 << 13) -> Iterator[pa.Table]:
+    """Some columns at ``source``, at most ``rows`` rows at a time; an empty table first.
+
+    A column that a file lacks is left out. Raises RecordsDamaged as read_batches does.
+    """
+    for file in _files(source):
+        with _opened(file) as parquet:
+            schema = parquet.schema_arrow
+            names = [name for name in schema.names if name in columns]
+            yield schema.empty_table().select(names)
+            # One row group at a time: the reader keeps what it has of all that it is given.
+            for group in range(parquet.num_row_groups):
+                for batch in parquet.iter_batches(rows, row_groups=[group], columns=names):
+                    yield pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
+
+
+def _files(source: Path) -> list[Path]:
     files = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
     if not files:
         raise RecordsDamaged(f"{source}: holds no records")
-    for file in files:
-        with _opened(file) as parquet:
-            yield from _row_groups(parquet)
+    return files
 
 
 @contextmanager
@@ -119,11 +139,12 @@ def _row_groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:
 
 def _compact(parts: Path, target: Path, schema: pa.Schema) -> None:
     files = sorted(parts.glob("*.parquet"))
-    schemas = []
+    whole = schema
     for file in files:
         with _opened(file) as parquet:
-            schemas.append(parquet.schema_arrow)
-    whole = pa.unify_schemas([schema, *schemas]).with_metadata(schema.metadata)
+            # One after another: the schemas of a long run's parts would take megabytes together.
+            whole = pa.unify_schemas([whole, parquet.schema_arrow])
+    whole = whole.with_metadata(schema.metadata)
     half = target.with_suffix(".tmp")
     with pq.ParquetWriter(half, whole, **_FORMAT) as writer:
         gathered: list[pa.Table] = []

@@ -23,10 +23,12 @@ __all__ = [
     "check_format",
     "read_stats",
     "read_steps",
+    "read_table",
     "stats_schema",
     "stats_table",
     "steps_schema",
     "steps_table",
+    "with_metadata",
 ]
 
 FORMAT = 1
@@ -79,7 +81,7 @@ class StatsSettings:
 
 def stats_schema(settings: StatsSettings) -> pa.Schema:
     """Columns of activations/stats.parquet, with edges, thresholds and versions as metadata."""
-    return _with_metadata(_STATS, hist_edges=HIST_EDGES.tolist(), **asdict(settings))
+    return with_metadata(_STATS, hist_edges=HIST_EDGES.tolist(), **asdict(settings))
 
 
 def stats_table(records: Sequence[LayerStats], settings: StatsSettings) -> pa.Table:
@@ -101,12 +103,12 @@ def read_stats(source: Path, empty: pa.Schema | None = None) -> pa.Table:
     ``empty``: the schema to answer with while there are no parts yet.
     Raises RecordsDamaged: unreadable, no such table, or written by a newer version.
     """
-    return _read(source, empty, _STATS)
+    return read_table(source, empty, _STATS)
 
 
 def steps_schema() -> pa.Schema:
     """Columns of hyperparameters/steps.parquet that every optimizer has."""
-    return _with_metadata(_STEPS)
+    return with_metadata(_STEPS)
 
 
 def steps_table(records: Sequence[HyperParams]) -> pa.Table:
@@ -128,16 +130,18 @@ def steps_table(records: Sequence[HyperParams]) -> pa.Table:
 
 def read_steps(source: Path, empty: pa.Schema | None = None) -> pa.Table:
     """A table of hyperparameters, from steps.parquet or its parts; otherwise like read_stats."""
-    return _read(source, empty, _STEPS)
+    return read_table(source, empty, _STEPS)
 
 
-def _with_metadata(schema: pa.Schema, **settings: object) -> pa.Schema:
+def with_metadata(schema: pa.Schema, **settings: object) -> pa.Schema:
+    """The schema with the format, the versions and ``settings``, for ``check_format`` to read."""
     versions = {"layerscope": __version__, "torch": torch.__version__}
     meta = {"format": FORMAT, "versions": versions, **settings}
     return schema.with_metadata({_KEY: json.dumps(meta).encode()})
 
 
-def _read(source: Path, empty: pa.Schema | None, expected: pa.Schema) -> pa.Table:
+def read_table(source: Path, empty: pa.Schema | None, expected: pa.Schema) -> pa.Table:
+    """A table that has at least the columns of ``expected``; otherwise like read_stats."""
     if empty is not None and source.is_dir() and not any(source.glob("*.parquet")):
         return empty.empty_table()
     table = read_records(source)

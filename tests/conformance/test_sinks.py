@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.mlflow_stores import found_run, history, sqlite_store
 from tracking.mlflow_run import MlflowRun
@@ -34,6 +35,8 @@ class Arrived:
     """Value, step, milliseconds."""
     datasets: list[tuple[str, str]]
     artifacts: list[str]
+    images: list[tuple[str, int]]
+    """Key and step."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def in_memory(sink: MemorySink) -> Arrived:
         points={key: sorted(values) for key, values in points.items()},
         datasets=[(info.name, info.digest) for info in sink.logged_datasets],
         artifacts=sorted(sink.logged_artifacts),
+        images=sorted(sink.logged_images),
     )
 
 
@@ -68,7 +72,18 @@ def in_mlflow(run: MlflowRun) -> Arrived:
         points={key: history(sqlite_store(), run.run_id, key) for key in found.data.metrics},
         datasets=[(data.name, data.digest.partition("-")[0]) for data in datasets],
         artifacts=sorted(file.path for file in files if not file.is_dir),
+        images=images_in_mlflow(run),
     )
+
+
+def images_in_mlflow(run: MlflowRun) -> list[tuple[str, int]]:
+    """As the run's page reads them from the names of the files: each is there whole and small."""
+    found: dict[str, list[tuple[str, int]]] = {".png": [], ".webp": []}
+    for file in run.client.list_artifacts(run.run_id, "images"):
+        key, _, step, *_ = Path(file.path).name.split("+")
+        found[Path(file.path).suffix].append((key.replace("~", "/"), int(step)))
+    assert sorted(found[".png"]) == sorted(found[".webp"])
+    return sorted(found[".png"])
 
 
 @pytest.fixture(params=["null", "memory", "fan-out", "fan-out to mlflow", "mlflow"])
@@ -92,7 +107,7 @@ def closed(case: Case) -> Arrived | None:
     return case.arrived() if case.arrived else None
 
 
-NOTHING = Arrived({}, {}, {}, [], [])
+NOTHING = Arrived({}, {}, {}, [], [], [])
 
 
 # -- edges --
@@ -118,6 +133,7 @@ def test_closing_twice(case: Case) -> None:
 
 def test_file_that_is_gone_spoils_nothing(case: Case, tmp_path: Path) -> None:
     case.sink.artifact(tmp_path / "gone.txt")
+    case.sink.image(tmp_path / "gone.png", "gone", 0)
     case.sink.params({"lr": "0.1"})
     arrived = closed(case)
     assert arrived is None or arrived.params == {"lr": "0.1"}
@@ -149,6 +165,9 @@ def test_everything_arrives(case: Case, tmp_path: Path) -> None:
         sink.metrics([Metric(key, n + 0.25, n, 100.5 + n) for key in keys])
     sink.artifact(tmp_path / "config.yaml")
     sink.artifact(tmp_path / "stats.parquet", "activations")
+    Image.new("RGB", (600, 30), "red").save(tmp_path / "red.png")
+    for key, step in (("color_dim", 20), ("layers/conv1", 20), ("color_dim", np.int64(40))):
+        sink.image(tmp_path / "red.png", key, step)
     arrived = closed(case)
     points = [(n + 0.25, n, 100_500 + 1000 * n) for n in range(3)]
     assert arrived is None or arrived == Arrived(
@@ -157,6 +176,7 @@ def test_everything_arrives(case: Case, tmp_path: Path) -> None:
         points=dict.fromkeys(keys, points),
         datasets=[("digits", "d1")],
         artifacts=["activations/stats.parquet", "config.yaml"],
+        images=[("color_dim", 20), ("color_dim", 40), ("layers/conv1", 20)],
     )
 
 

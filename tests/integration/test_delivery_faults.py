@@ -33,11 +33,13 @@ __all__: list[str] = []
 ROOT = Path(__file__).parents[2]
 WORKER = """
 import sys
+from tracking import uploads
 from tracking.records import Metric
 from tracking.session import tracked_run
 
 with tracked_run("tests") as tracked:
     print(tracked.run.run_id, flush=True)
+    print(uploads._current[0]._process.pid, flush=True)
     sys.stdin.readline()
     for n in range(300):
         tracked.sink.metrics([Metric("loss", n / 4, n, 1000.0 + n)])
@@ -156,8 +158,8 @@ def test_whoever_waits_may_interrupt(
     server.signal(signal.SIGCONT)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     assert "send them with: python layerscope.py replay " in str(raised.pop())
-    # Here the process lives on; its thread gives the spool back when it notices.
-    within(patience, lambda: not any(t.name == "layerscope-mlflow" for t in threading.enumerate()))
+    # Here the process lives on, and so does the request that was on its way.
+    assert tracked.sink._upload.wait(patience)
     list(replay_all())
     assert history(server.url, tracked.run.run_id, "loss") == expected(50)
     assert found_run(server.url, tracked.run.run_id).info.status == "FINISHED"
@@ -165,7 +167,7 @@ def test_whoever_waits_may_interrupt(
 
 
 def interrupt_at_the_end_of(tracked: TrackedRun, patience: float) -> None:
-    assert tracked.sink._closing.wait(patience)
+    within(patience, lambda: tracked.sink._closed)
     time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -228,27 +230,47 @@ def test_server_that_dies_comes_back_or_stays_away(
 # -- a process that dies --
 
 
-@pytest.mark.slow
-def test_process_killed_while_records_wait(server: Any) -> None:
+def killed_while_records_wait(server: Any, *, uploader_too: bool) -> str:
+    """The id of a run whose process was killed; the server is stopped."""
     with worker() as process:
-        run_id = told(process)
+        run_id, uploader = told(process), int(told(process))
         server.signal(signal.SIGSTOP)
         tell(process)
         assert told(process) == "written"
         assert list(replay_all()) == [f"run {run_id}: in use by another process, left alone"]
+        if uploader_too:
+            os.kill(uploader, signal.SIGKILL)
         process.send_signal(signal.SIGKILL)
         process.wait()
     with (Path(".layerscope") / run_id / "spool" / "entries.jsonl").open("ab") as file:
         file.write(b'{"metrics":[["loss",99.0,')
-    server.signal(signal.SIGCONT)
-    (line,) = replay_all()
-    assert line.endswith("its process was killed, so it ended as KILLED")
+    return run_id
+
+
+def assert_ended_as_killed(server: Any, run_id: str) -> None:
     run = found_run(server.url, run_id)
     assert run.info.status == "KILLED"
     assert run.data.tags["layerscope.state"] == "killed"
     assert history(server.url, run_id, "loss") == expected(300)
     assert artifact_text(server.url, run_id, "notes.txt") == "of use"
     assert names_in() == []
+
+
+@pytest.mark.slow
+def test_uploader_ends_the_run_of_a_process_that_was_killed(server: Any, patience: float) -> None:
+    run_id = killed_while_records_wait(server, uploader_too=False)
+    server.signal(signal.SIGCONT)
+    within(patience, lambda: names_in() == [])
+    assert_ended_as_killed(server, run_id)
+
+
+@pytest.mark.slow
+def test_replay_ends_the_run_where_all_were_killed(server: Any) -> None:
+    run_id = killed_while_records_wait(server, uploader_too=True)
+    server.signal(signal.SIGCONT)
+    (line,) = replay_all()
+    assert line.endswith("its process was killed, so it ended as KILLED")
+    assert_ended_as_killed(server, run_id)
 
 
 # -- two at once --

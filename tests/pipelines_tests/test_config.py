@@ -66,8 +66,11 @@ EVERY_OPTION: dict[str, Any] = {
     "record_eval": True,
     "near_zero_eps": 0.01,
     "above_threshold": -2.5,
+    "gradients": True,
+    "updates": True,
     "experiment": "mine",
     "run_name": "123",
+    "report": False,
     "log_model": False,
 }
 

@@ -14,7 +14,7 @@ from torch import nn
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.data.loaders import Loaders
-from pipelines.recording import EpochMetrics, Recording, color_dim_file
+from pipelines.recording import EpochMetrics, Recording
 from pipelines.run import FitResult, prepare, train
 from pipelines.schedules import make_schedule
 from pipelines.trainer import Fit, Trainer, evaluate
@@ -214,6 +214,22 @@ def test_epoch_metrics_carry_the_steps_that_were_done(loaders: LoadersMaker) -> 
     assert sink.logged_metrics[3].value == done.history[1].valid.loss
 
 
-def test_picture_of_a_layer_is_one_file() -> None:
-    assert color_dim_file("conv1.relu") == "conv1.relu.png"
-    assert color_dim_file("a/b.c") == "a_b.c.png"
+def test_gradients_and_updates_are_recorded_on_request(small: ConfigMaker, tmp_path: Path) -> None:
+    sink = MemorySink()
+    config = small(gradients=True, updates=True, every="2", precision="bf16")
+    result = train(prepare(config), tmp_path, sink=sink)
+    gradients = pq.read_table(sink.logged_artifacts["gradients/stats.parquet"])
+    updates = pq.read_table(sink.logged_artifacts["updates/stats.parquet"])
+    assert result.activation_stats is not None
+    activations = result.activation_stats.read()
+    assert gradients.select(["step", "layer"]).equals(activations.select(["step", "layer"]))
+    assert set(updates["step"].to_pylist()) == set(activations["step"].to_pylist())
+    names = [name for name, _ in result.model.named_parameters()]
+    assert updates["parameter"].to_pylist()[: len(names)] == names
+    assert min(updates["ratio"].drop_null().to_pylist()) > 0
+    keys = {metric.key for metric in sink.logged_metrics}
+    assert {f"updates/{name}/ratio" for name in names} <= keys
+    assert {f"gradients/{layer}/norm" for layer in result.activation_stats.layers} <= keys
+    plain = train(prepare(small(every="2", precision="bf16")), tmp_path / "plain")
+    for name, weight in result.model.state_dict().items():
+        assert torch.equal(weight, plain.model.state_dict()[name]), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from tracking import ActivationStats, Recorder
-from tracking.plots import (
-    save,
-)
+from tracking.columns import ColumnsBuilder, LayerColumns
+from tracking.plots import save
 from tracking.records import LayerStats
-from tracking.tables import StatsSettings, stats_table
+from tracking.step_columns import StepColumns, read_step_columns
+from tracking.store import RecordFile
+from tracking.tables import StatsSettings, stats_table, steps_schema
 
-__all__ = ["LAYERS", "drawn", "labels", "mesh_of", "row", "run", "table"]
+__all__ = ["LAYERS", "columns", "drawn", "labels", "mesh_of", "row", "run", "steps_of", "table"]
 
 LAYERS = ("relu1", "relu2", "head")
 
@@ -65,6 +67,22 @@ def row(step: int, layer: str = "relu", **changed: Any) -> LayerStats:
     hist = np.bincount([41, 41, 44, 50], minlength=82)
     usual = LayerStats(step, layer, "train", 4, 0.5, 0.3, 0.0, 2.5, 0.5, 1, 0.5, 0, hist, 0.0)
     return dataclasses.replace(usual, **changed)
+
+
+def columns(
+    stats: pa.Table, layers: Sequence[str] = LAYERS, limit: int = 1200
+) -> dict[str, LayerColumns]:
+    """A table's columns, as they are drawn."""
+    builder = ColumnsBuilder(limit)
+    builder.add(stats, Path("stats.parquet"))
+    return builder.columns(layers)
+
+
+def steps_of(steps: pa.Table) -> StepColumns:
+    """A table of hyperparameters, as it is drawn."""
+    file = RecordFile("steps.parquet", steps_schema())
+    file.append(steps)
+    return read_step_columns(file.close())
 
 
 def table(*records: LayerStats) -> pa.Table:

@@ -58,7 +58,7 @@ def test_automatic_interval_keeps_its_share(monkeypatch: pytest.MonkeyPatch) -> 
         return True
 
     monkeypatch.setattr(activations, "time", clock)
-    monkeypatch.setattr(activations, "_has_values", take_two_milliseconds)
+    monkeypatch.setattr(activations, "has_values", take_two_milliseconds)
     model = cnn()
     with ActivationStats(model, every="auto:0.05") as stats:
         for x in batches(1) * 200:

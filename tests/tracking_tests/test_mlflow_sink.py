@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.mlflow_stores import found_run, history, sqlite_store
-from tracking.errors import BadTracking
+from tracking import uploads
+from tracking.errors import BadTracking, RecordsWaiting
 from tracking.mlflow_run import MlflowRun
 from tracking.mlflow_sink import MlflowSink
 from tracking.records import Metric
@@ -57,13 +57,39 @@ def test_end_of_the_run_is_when_it_ended(run: MlflowRun, tmp_path: Path) -> None
     assert before <= info.end_time <= after
 
 
-def test_closed_sink_gives_spool_and_thread_back(run: MlflowRun, tmp_path: Path) -> None:
+def test_closed_sink_gives_the_spool_back(run: MlflowRun, tmp_path: Path) -> None:
     sink = MlflowSink(run, tmp_path)
     sink.close()
-    assert "layerscope-mlflow" not in {thread.name for thread in threading.enumerate()}
     spool = Spool(tmp_path / "spool")
     assert spool.target == {"tracking_uri": sqlite_store(), "run_id": run.run_id}
     spool.close()
+
+
+def test_runs_one_after_another_share_an_uploader(run: MlflowRun, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        sink = MlflowSink(run, tmp_path / name)
+        sink.metrics([Metric(name, 1.0, 0, 5.0)])
+        sink.close()
+    assert found_run(sqlite_store(), run.run_id).data.metrics == {"first": 1.0, "second": 1.0}
+    assert len(uploads._current) == 1
+
+
+def test_records_wait_where_the_uploader_has_died(
+    run: MlflowRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_current", [])  # one of its own, so that it may be killed
+    sink = MlflowSink(run, tmp_path / "first")
+    (uploader,) = uploads._current
+    uploader._process.kill()
+    uploader._process.wait()
+    sink.metrics([Metric("a", 1.0, 0, 5.0)])
+    with pytest.raises(RecordsWaiting, match="uploading process has ended"):
+        sink.close()
+    again = MlflowSink(run, tmp_path / "first")  # what waits there goes first
+    again.close()
+    assert found_run(sqlite_store(), run.run_id).data.metrics == {"a": 1.0}
+    assert uploads._current != [uploader]
+    uploads._current[0]._end()
 
 
 def test_files_in_the_runs_folder_are_found_wherever_it_is_moved(

@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tracking_tests.figures import LAYERS, drawn, labels, mesh_of, row, run, table
+from tests.tracking_tests.figures import (
+    LAYERS,
+    columns,
+    drawn,
+    labels,
+    mesh_of,
+    row,
+    run,
+    steps_of,
+    table,
+)
 from tracking import Recorder
 from tracking.plots import (
     color_dim_figure,
@@ -32,7 +42,7 @@ def histograms(stats: pa.Table, layer: str) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["healthy", "collapsing", "exploding"])
 def test_color_dim_shows_every_layer_s_histograms(kind: str, tmp_path: Path) -> None:
     stats, _ = run(kind)
-    figure = color_dim_figure(stats, LAYERS)
+    figure = color_dim_figure(columns(stats))
     assert [ax.get_title() for ax in figure.axes] == list(LAYERS)
     for panel, layer in enumerate(LAYERS):
         ax = figure.axes[panel]
@@ -50,7 +60,7 @@ def test_color_dim_shows_every_layer_s_histograms(kind: str, tmp_path: Path) -> 
 
 def test_an_exploding_layer_stays_in_the_picture() -> None:
     stats, _ = run("exploding")
-    figure = color_dim_figure(stats, ["head"])
+    figure = color_dim_figure(columns(stats, ["head"]))
     overflow = histograms(stats, "head")[:, -1]
     assert overflow[-1] > 0 == overflow[0]
     [top, *_] = mesh_of(figure).get_array().reshape(-1, 60)[::-1]
@@ -62,29 +72,26 @@ def test_an_exploding_layer_stays_in_the_picture() -> None:
 
 
 def test_rows_that_stay_empty_are_cut_off() -> None:
-    figure = color_dim_figure(table(row(0), row(1)), ["relu"])
+    figure = color_dim_figure(columns(table(row(0), row(1)), ["relu"]))
     assert figure.axes[0].get_ylim() == (0, 2.5)
     assert mesh_of(figure).get_array().size == 10 * 2
     assert not figure.axes[0].lines
     assert not {"> 10", "< -10"} & labels(figure).keys()
 
 
-@pytest.mark.parametrize("steps", [800, 801, 1601])
-def test_long_runs_are_summed_into_columns(steps: int) -> None:
-    rng = np.random.default_rng(0)
-    counts = rng.poisson(0.5, (steps, 82))
-    figure = color_dim_figure(table(*[row(i, hist=h) for i, h in enumerate(counts)]), ["relu"])
-    width = math.ceil(steps / 800)
+def test_long_runs_are_drawn_from_their_columns() -> None:
+    counts = np.random.default_rng(0).poisson(0.5, (801, 82))
+    stats = table(*[row(i, hist=h) for i, h in enumerate(counts)])
+    figure = color_dim_figure(columns(stats, ["relu"], 800))
     shown = np.expm1(mesh_of(figure).get_array().reshape(82, -1))
-    assert shown.shape[1] == math.ceil(steps / width) <= 800
-    expected = [counts[i : i + width].sum(axis=0) for i in range(0, steps, width)]
+    expected = [counts[i : i + 2].sum(axis=0) for i in range(0, 801, 2)]
     np.testing.assert_allclose(shown.T, expected, atol=1e-9)
-    assert figure.axes[0].get_xlim() == (0, steps)
+    assert figure.axes[0].get_xlim() == (0, 801)
 
 
 def test_columns_stand_at_their_steps() -> None:
     # An automatic interval is not even.
-    figure = color_dim_figure(table(*[row(step) for step in (0, 1, 9, 17, 40)]), ["relu"])
+    figure = color_dim_figure(columns(table(*[row(step) for step in (0, 1, 9, 17, 40)]), ["relu"]))
     edges = mesh_of(figure).get_coordinates()[0, :, 0]
     assert edges.tolist() == [0, 1, 9, 17, 40, 63]
 
@@ -94,7 +101,7 @@ def test_evaluation_is_not_mixed_into_the_pictures() -> None:
     train = stats.filter(pa.array([r["mode"] == "train" for r in stats.to_pylist()]))
     assert len(train) == len(stats) - len(LAYERS)
     for draw in (color_dim_figure, layer_stats_figure):
-        both, alone = (draw(t, LAYERS) for t in (stats, train))
+        both, alone = (draw(columns(t)) for t in (stats, train))
         for a, b in zip(both.axes, alone.axes, strict=True):
             assert a.get_xlim() == b.get_xlim()
             assert a.get_ylim() == b.get_ylim()
@@ -103,15 +110,15 @@ def test_evaluation_is_not_mixed_into_the_pictures() -> None:
 @pytest.mark.parametrize("kind", ["healthy", "collapsing"])
 def test_layer_curves_show_the_table_s_numbers(kind: str, tmp_path: Path) -> None:
     stats, _ = run(kind)
-    figure = layer_stats_figure(stats, LAYERS)
+    figure = layer_stats_figure(columns(stats))
     titles = [ax.get_title() for ax in figure.axes]
     assert titles == ["mean", "standard deviation", "share near zero", "share of dead channels"]
     assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "step", "step"]
     [legend] = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == list(LAYERS)
     trained = [r for r in stats.to_pylist() if r["mode"] == "train"]
-    columns = ("mean", "std", "near_zero", "dead_channels")
-    for ax, column in zip(figure.axes, columns, strict=True):
+    curves = ("mean", "std", "near_zero", "dead_channels")
+    for ax, column in zip(figure.axes, curves, strict=True):
         for line, layer in zip(ax.lines, LAYERS, strict=True):
             expected = [r[column] for r in trained if r["layer"] == layer]
             np.testing.assert_allclose(line.get_ydata(), expected)
@@ -121,16 +128,16 @@ def test_layer_curves_show_the_table_s_numbers(kind: str, tmp_path: Path) -> Non
 
 
 def test_long_curves_are_means_of_neighbours() -> None:
-    figure = layer_stats_figure(table(*[row(i, mean=float(i)) for i in range(1601)]), ["relu"])
-    line = figure.axes[0].lines[0]
-    assert len(line.get_xdata()) == 534
-    assert line.get_ydata()[:2].tolist() == [1, 4]
+    stats = table(*[row(i, mean=float(i)) for i in range(1601)])
+    line = layer_stats_figure(columns(stats, ["relu"], 800)).axes[0].lines[0]
+    assert len(line.get_xdata()) == 401
+    assert line.get_ydata()[:2].tolist() == [1.5, 5.5]
     assert (line.get_xdata() == line.get_ydata()).all()
 
 
 def test_schedule_shows_what_was_used(tmp_path: Path) -> None:
     _, steps = run("healthy")
-    figure = schedule_figure(steps)
+    figure = schedule_figure(steps_of(steps))
     names = [ax.get_ylabel() for ax in figure.axes]
     assert names == ["learning rate", "momentum", "training loss"]
     assert figure.axes[2].get_xlabel() == "step"
@@ -149,7 +156,7 @@ def test_schedule_is_that_of_the_first_group() -> None:
     with Recorder(optimizer, flush_every=1) as recorder:
         for _ in range(3):
             optimizer.step()
-    figure = schedule_figure(recorder.read())
+    figure = schedule_figure(steps_of(recorder.read()))
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0.5] * 3
     assert np.isnan(figure.axes[1].lines[0].get_ydata()).all()
 

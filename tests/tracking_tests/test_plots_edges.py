@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tests.tracking_tests.figures import drawn, labels, row, table
+from tests.tracking_tests.figures import columns, drawn, labels, row, steps_of, table
 from tracking.plots import (
     color_dim_figure,
     layer_stats_figure,
@@ -25,7 +25,7 @@ __all__: list[str] = []
 
 def test_labels_of_the_scale_do_not_meet_those_of_the_outer_rows() -> None:
     hist = np.ones(82, np.int64)
-    figure = color_dim_figure(table(row(0, hist=hist)), ["relu"])
+    figure = color_dim_figure(columns(table(row(0, hist=hist)), ["relu"]))
     places = sorted(labels(figure).values())
     assert labels(figure)["0"] == 0
     assert min(np.diff(places)) > 1.5
@@ -52,25 +52,25 @@ TABLES: dict[str, Sequence[LayerStats]] = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_whatever_a_run_leaves_can_be_drawn(name: str) -> None:
-    stats = table(*TABLES[name])
+    stats = columns(table(*TABLES[name]), ["relu"])
     for draw in (color_dim_figure, layer_stats_figure):
-        figure = draw(stats, ["relu"])
+        figure = draw(stats)
         figure.set_layout_engine("none")  # which would take most of the time
         figure.draw_without_rendering()
-    [ax] = color_dim_figure(stats, ["relu"]).axes
+    [ax] = color_dim_figure(stats).axes
     nothing = name in ("empty", "another layer only", "evaluation only")
     assert [text.get_text() for text in ax.texts] == ["nothing recorded"] * nothing
 
 
 def test_a_single_step_is_visible() -> None:
-    figure = layer_stats_figure(table(row(7)), ["relu"])
+    figure = layer_stats_figure(columns(table(row(7)), ["relu"]))
     assert {line.get_marker() for ax in figure.axes for line in ax.lines} == {"o"}
 
 
 def test_no_layers_and_no_steps_can_be_drawn(tmp_path: Path) -> None:
-    drawn(schedule_figure(steps_schema().empty_table()), tmp_path / "schedule.png")
-    assert save(color_dim_figure(table(), []), tmp_path / "color_dim.png").stat().st_size
-    figure = layer_stats_figure(table(), [])
+    drawn(schedule_figure(steps_of(steps_schema().empty_table())), tmp_path / "schedule.png")
+    assert save(color_dim_figure({}), tmp_path / "color_dim.png").stat().st_size
+    figure = layer_stats_figure({})
     figure.draw_without_rendering()
     assert not figure.legends
 
@@ -78,7 +78,7 @@ def test_no_layers_and_no_steps_can_be_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [2, 7])
 def test_panels_of_many_layers_do_not_overlap(count: int) -> None:
     names = [f"encoder.stage{i}.a_very_long_name_of_a_block.leaky_rectifier" for i in range(count)]
-    figure = color_dim_figure(table(*[row(0, name) for name in names]), names)
+    figure = color_dim_figure(columns(table(*[row(0, name) for name in names]), names))
     assert len(figure.axes) == count
     boxes = [ax.get_tightbbox() for ax in figure.axes]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
@@ -91,7 +91,7 @@ def test_panels_of_many_layers_do_not_overlap(count: int) -> None:
 
 def test_a_legend_of_long_names_stays_on_the_page() -> None:
     names = [f"encoder.stage{i:02}.{'very_' * 20}long.relu" for i in range(24)]
-    figure = layer_stats_figure(table(*[row(0, name) for name in names]), names)
+    figure = layer_stats_figure(columns(table(*[row(0, name) for name in names]), names))
     figure.draw_without_rendering()
     [legend] = figure.legends
     box = legend.get_window_extent()

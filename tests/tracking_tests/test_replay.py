@@ -143,6 +143,17 @@ def test_killed_run_ends_and_hands_over_what_it_had_recorded() -> None:
     assert names_in() == []
 
 
+def test_run_of_another_owner_goes_on() -> None:
+    run = MlflowRun.open("tests")
+    target = {"tracking_uri": sqlite_store(), "run_id": run.run_id, "owner": "another"}
+    spool = Spool(ROOT / run.run_id / "spool", target)
+    spool.append(point(2.0, 0))
+    spool.close()
+    assert list(replay_all()) == [f"run {run.run_id}: delivered to {sqlite_store()}"]
+    assert history(sqlite_store(), run.run_id, "loss") == [(2.0, 0, 10_000)]
+    assert found_run(sqlite_store(), run.run_id).info.status == "RUNNING"
+
+
 def test_run_that_mlflow_has_ended_keeps_its_status() -> None:
     run_id = left_run(point(1.0, 0))
     MlflowClient(sqlite_store()).set_terminated(run_id, "FAILED")

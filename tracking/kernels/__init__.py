@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from tracking.kernels.accumulators import HIST_BINS, HIST_EDGES, Reduction
+from tracking.kernels.accumulators import HIST_BINS, HIST_EDGES
 from tracking.kernels.numba_kernel import NumbaKernel
+from tracking.kernels.reduction import Reduction
 from tracking.kernels.torch_kernel import TorchKernel
 
 __all__ = [

@@ -1,0 +1,95 @@
+"""Does `every=auto:0.05` keep recording within 5 % of the time?
+
+    python -m benchmarks.auto_interval [--rounds 5] [--steps 300]
+
+Each round trains the same model twice, without recording and with the automatic interval, Recorder
+and MLflow logging included. Recording takes a share s of the time when the ratio of the training
+times is 1 / (1 - s).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from benchmarks.runs import tracked_training
+from benchmarks.timing import Target, interleaved, summary_table, targets_table, write_report
+from pipelines.config import RunConfig
+
+__all__: list[str] = []
+
+RESULTS = Path(__file__).parent / "results" / "auto_interval.md"
+SHARE = 0.05
+IMAGES = 50_000
+"""Training images of an epoch, at most."""
+TARGET = Target("auto: training", "unrecorded: training", round(1 / (1 - SHARE), 3))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and a batch size; ``share`` is the part of the asked-for steps that it takes."""
+
+    model: str
+    batch_size: int
+    share: float = 1.0
+
+    def config(self, steps: int) -> RunConfig:
+        """A run of about that many steps."""
+        images = max(1, round(steps * self.share)) * self.batch_size
+        epochs = math.ceil(images / IMAGES)
+        return RunConfig(
+            dataset="fashion-mnist",
+            valid_fraction=0.02,
+            train_limit=math.ceil(images / epochs),
+            model=self.model,
+            batch_size=self.batch_size,
+            epochs=epochs,
+            lr_max=0.01,
+            device="cpu",
+            every=f"auto:{SHARE}",
+        )
+
+
+CASES = (Case("simple_cnn", 512), Case("simple_cnn", 128), Case("resnet_small", 64, share=0.67))
+
+
+def measured(case: Case, rounds: int, steps: int) -> list[str]:
+    """Ratios and seconds of one case, and how many steps were recorded, as Markdown."""
+    config = case.config(steps)
+    unrecorded = config.model_copy(update={"record": False})
+    title = f"{case.model}, batch {case.batch_size}"
+    print(f"-- {title} --", flush=True)
+    series = interleaved(
+        {
+            "unrecorded": lambda: tracked_training(unrecorded),
+            "auto": lambda: tracked_training(config),
+        },
+        rounds,
+    )
+    done = math.ceil(config.train_limit / case.batch_size) * config.epochs
+    seconds = {name: values for name, values in series.items() if name.endswith("training")}
+    recorded = {f"of {done}": series["auto: recorded steps"]}
+    tables = [
+        targets_table(series, [TARGET]),
+        summary_table("seconds", seconds),
+        summary_table("recorded steps", recorded),
+    ]
+    return [f"## {title}", "", *(row for table in tables for row in [*table, ""])]
+
+
+@click.command()
+@click.option("--rounds", default=5, help="Measured rounds, after one to warm up.")
+@click.option("--steps", default=300, help="Optimizer steps of a run; resnet_small takes fewer.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS)
+def main(rounds: int, steps: int, output: Path) -> None:
+    """Run both variants of each case in turn and write benchmarks/results/auto_interval.md."""
+    rows = [row for case in CASES for row in measured(case, rounds, steps)]
+    command = f"python -m benchmarks.auto_interval --rounds {rounds} --steps {steps}"
+    write_report(output, f"Recording with every=auto:{SHARE}, Fashion-MNIST", command, rows)
+
+
+if __name__ == "__main__":
+    main()

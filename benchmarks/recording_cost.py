@@ -1,0 +1,136 @@
+"""What does recording cost? Against the same training without it, and against the peers.
+
+    python -m benchmarks.recording_cost [--rounds 5] [--epochs 2] [--limit 0]
+
+All variants take turns in one process. They get the same images in memory, the same batches in the
+same order, the same initial weights, kind of optimizer and one-cycle schedule, and validate on the
+same images after each epoch; none looks at test data. Accuracies show that they train alike.
+
+The peers, fastai and Lightning, are installed beside the environment when they are missing; where
+there is no registry, this project alone is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from benchmarks.peers.packages import add_peers
+from benchmarks.runs import tracked_training
+from benchmarks.timing import (
+    Figures,
+    Target,
+    interleaved,
+    summary_table,
+    targets_table,
+    write_report,
+)
+from pipelines.config import RunConfig
+
+__all__: list[str] = []
+
+RESULTS = Path(__file__).parent / "results" / "recording_cost.md"
+FIGURES = ("training", "whole run")
+PEERS = ("fastai", "fastai, helped", "lightning", "lightning, helped")
+AT_MOST = {512: 1.10, 128: 1.15}
+"""Wanted of recorded / unrecorded, training alone, by batch size."""
+PEERS_AT_LEAST = 2.5
+ABOUT = """\
+- *training*: seconds of the training epochs alone. *whole run*: from the opening of the MLflow run
+  to its end, with validation, pictures and delivery; fastai's is its `fit`, since it logs nothing.
+- *recorded*: every statistic of every step of the default layers, Recorder, and MLflow logging into
+  a fresh SQLite store. *unrecorded*: the same run with `record=false`.
+- *fastai*: `ActivationStats(with_hist=True)` as it comes: mean, std, share near zero and 40 bins of
+  all layers that have parameters (ten), nothing logged; torch's usual memory layout, fastai's own
+  AdamW. *helped*: with this project's `channels_last`, torch's AdamW, this project's five layers.
+- *lightning*: MLFlowLogger into a fresh SQLite store, LearningRateMonitor at every step, and this
+  project's statistics of the same layers from torch calls, logged by `log_dict` at every step;
+  torch's usual memory layout. *helped*: with `channels_last`, and one call of the logger a step.
+- All of them: the same batches from images in memory, the same weights, one-cycle schedule and
+  decay; no progress bar, no checkpoints; validation after each epoch on the same images.
+- Ratios are formed round by round.
+"""
+
+
+def variants(config: RunConfig, peers: bool) -> dict[str, Callable[[], Figures]]:
+    """What is compared, by name; the peers only where they can be imported."""
+    unrecorded = config.model_copy(update={"record": False})
+    own: dict[str, Callable[[], Figures]] = {
+        "unrecorded": lambda: tracked_training(unrecorded),
+        "recorded": lambda: tracked_training(config),
+    }
+    if not peers:
+        return own
+    from benchmarks.peers.fastai_loop import fastai_training
+    from benchmarks.peers.lightning_loop import lightning_training
+
+    return own | {
+        "fastai": lambda: fastai_training(config, helped=False),
+        "fastai, helped": lambda: fastai_training(config, helped=True),
+        "lightning": lambda: lightning_training(config, helped=False),
+        "lightning, helped": lambda: lightning_training(config, helped=True),
+    }
+
+
+def wanted(batch_size: int, peers: bool) -> list[Target]:
+    """The ratios to be shown; something is wanted of the training times alone."""
+    training, whole = FIGURES
+    others = PEERS if peers else ()
+    return [
+        Target(f"recorded: {training}", f"unrecorded: {training}", AT_MOST.get(batch_size)),
+        *(
+            Target(f"{peer}: {training}", f"recorded: {training}", PEERS_AT_LEAST, at_least=True)
+            for peer in others
+        ),
+        Target(f"recorded: {whole}", f"unrecorded: {whole}"),
+        *(Target(f"{peer}: {whole}", f"recorded: {whole}") for peer in others),
+    ]
+
+
+def measured(config: RunConfig, rounds: int, peers: bool) -> list[str]:
+    """Ratios, seconds and accuracies of one batch size, as Markdown."""
+    print(f"-- batch {config.batch_size} --", flush=True)
+    series = interleaved(variants(config, peers), rounds)
+    seconds = {name: values for name, values in series.items() if name.endswith(FIGURES)}
+    scores = {name: values for name, values in series.items() if name.endswith("accuracy")}
+    tables = [
+        targets_table(series, wanted(config.batch_size, peers)),
+        summary_table("seconds", seconds),
+        summary_table("validation", scores),
+    ]
+    return [f"## Batch {config.batch_size}", "", *(row for table in tables for row in [*table, ""])]
+
+
+@click.command()
+@click.option("--rounds", default=5, help="Measured rounds, after one to warm up.")
+@click.option("--epochs", default=2)
+@click.option("--batch-size", "sizes", type=int, multiple=True, default=(512, 128))
+@click.option("--limit", default=0, help="Train on n images only, for a quick trial; 0 takes all.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS)
+def main(rounds: int, epochs: int, sizes: Sequence[int], limit: int, output: Path) -> None:
+    """Run the variants in turn and write benchmarks/results/recording_cost.md."""
+    missing = add_peers()
+    if missing:
+        print(f"Layerscope alone is measured: {missing}", flush=True)
+    rows = [ABOUT, *([f"Layerscope alone: {missing}.", ""] if missing else [])]
+    for size in sizes:
+        config = RunConfig(
+            dataset="fashion-mnist",
+            batch_size=size,
+            epochs=epochs,
+            lr_max=0.03,
+            train_limit=limit,
+            device="cpu",
+        )
+        rows += measured(config, rounds, not missing)
+    options = [("rounds", rounds), ("epochs", epochs), ("limit", limit)]
+    options += [("batch-size", size) for size in sizes]
+    flags = " ".join(f"--{name} {value}" for name, value in options)
+    command = f"python -m benchmarks.recording_cost {flags}"
+    write_report(output, "Cost of recording: simple_cnn on Fashion-MNIST", command, rows)
+
+
+if __name__ == "__main__":
+    main()

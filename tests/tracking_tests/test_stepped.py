@@ -1,0 +1,101 @@
+"""The automatic interval of gradients and updates, in time as the test has it pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd, train
+from tracking import gradients, norms, stepped, updates
+from tracking.gradients import GradientStats
+from tracking.stepped import metric_key
+from tracking.updates import UpdateStats
+
+__all__: list[str] = []
+
+
+class Clock:
+    """Time as the test has it pass."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that stands still but for 1 ms in every reduction."""
+    clock = Clock()
+    monkeypatch.setattr(stepped, "time", clock)
+
+    def gradient_sums(x: Tensor) -> Tensor:
+        clock.now += 0.001
+        return norms.gradient_sums(x)
+
+    def update_sums(before: Tensor, after: Tensor) -> Tensor:
+        clock.now += 0.001
+        return norms.update_sums(before, after)
+
+    monkeypatch.setattr(gradients, "gradient_sums", gradient_sums)
+    monkeypatch.setattr(updates, "update_sums", update_sums)
+    return clock
+
+
+@pytest.mark.parametrize("evaluate", [False, True])
+@pytest.mark.parametrize("kind", ["gradients", "updates"])
+def test_recording_takes_its_share_of_the_time(kind: str, evaluate: bool, clock: Clock) -> None:
+    model = cnn()
+    optimizer = sgd(model)
+    stats: Any = (
+        GradientStats(model, optimizer=optimizer, layers="all", every="auto:0.1")
+        if kind == "gradients"
+        else UpdateStats(model, optimizer, every="auto:0.1")
+    )
+    with stats:
+        for x in batches(1) * 60:
+            model(x).square().mean().backward()
+            clock.now += 0.01
+            optimizer.step()
+            if evaluate:
+                model.eval()
+                model(x)
+                clock.now += 100
+                model.train()
+    # Four reductions of 1 ms in every n-th step of 10 ms: n = ceil(0.4 * 0.9 / 0.1). The first
+    # recorded step is left out of the measure.
+    steps = sorted({row["step"] for row in rows(stats.read())})
+    assert steps == [0, 1, *range(5, 60, 4)]
+    assert hooks_on(model, optimizer) == 0
+
+
+class CallsItsParent(torch.optim.SGD):
+    """Torch hooks the steps of both classes."""
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
+
+def test_a_step_inside_a_step_counts_once() -> None:
+    model = cnn()
+    sgd(model)  # which makes torch hook the parent's step
+    optimizer = CallsItsParent(model.parameters(), lr=0.1)
+    with (
+        GradientStats(model, optimizer=optimizer) as of_layers,
+        UpdateStats(model, optimizer) as of_parameters,
+    ):
+        train(model, optimizer, 3)
+    for stats in (of_layers, of_parameters):
+        assert stats.current_step == 3
+        assert {row["step"] for row in rows(stats.read())} == {0, 1, 2}
+    assert all(row["update_norm"] > 0 for row in rows(of_parameters.read()))
+
+
+def test_metric_keys_have_only_what_mlflow_takes() -> None:
+    assert metric_key("updates", "a[0]: b/c.d-e_f*", "ratio") == "updates/a_0_: b/c.d-e_f_/ratio"

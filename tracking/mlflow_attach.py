@@ -1,0 +1,76 @@
+"""Records for a run in MLflow that somebody else has opened and will end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+
+from tracking import __version__
+from tracking.errors import BadTracking, RecordsWaiting
+from tracking.mlflow_run import MlflowRun
+from tracking.mlflow_sink import MlflowSink
+from tracking.reasons import masked, reason
+from tracking.run_folders import (
+    check_records_root,
+    records_root,
+    remove_if_empty,
+    remove_run_folder,
+)
+from tracking.session import TrackedRun
+
+__all__ = ["attached_run"]
+
+log = logging.getLogger("layerscope")
+
+
+@contextmanager
+def attached_run(
+    run_id: str, tracking_uri: str | None = None, *, patience: float = 60.0
+) -> Iterator[TrackedRun]:
+    """Deliver records to a run that Lightning's MLFlowLogger, mlflow.start_run() or another opened.
+
+    What is given to the run's ``sink`` has arrived when the context ends; the run goes on, or ends,
+    as its owner says. ``tracking_uri`` is MLflow's own choice unless it is given. The run's
+    ``directory``, where records wait for MLflow, is removed when they have arrived.
+
+    Raises BadTracking: no such run, the store cannot be used, or another process records for this
+    run; RecordsWaiting, at the end: the store is away, `layerscope replay` sends the records later.
+    Where the body fails, that is a warning and the body's failure is raised.
+    """
+    check_records_root()
+    run = _found(run_id, tracking_uri)
+    directory = records_root() / run.run_id
+    sink = MlflowSink(run, directory, owned=False, patience=patience)
+    sink.tags({"layerscope.version": __version__})
+    try:
+        yield TrackedRun(run, sink, directory)
+    except BaseException:
+        try:
+            _close(sink, directory)
+        except RecordsWaiting as waiting:
+            log.warning("%s", waiting)
+        raise
+    _close(sink, directory)
+
+
+def _found(run_id: str, tracking_uri: str | None) -> MlflowRun:
+    uri = tracking_uri or mlflow.get_tracking_uri()
+    try:
+        run = MlflowRun.find(uri, run_id)
+        run.check()
+    except Exception as error:
+        remove_if_empty(records_root())
+        raise BadTracking(
+            f"run {run_id} cannot be recorded for in MLflow store {masked(uri)}: {reason(error)}; "
+            "check the run's id and tracking_uri"
+        ) from None
+    return run
+
+
+def _close(sink: MlflowSink, directory: Path) -> None:
+    sink.close()
+    remove_run_folder(directory)

@@ -1,0 +1,91 @@
+"""The process that takes records from spools to MLflow, beside the one that trains.
+
+MLflow's client and SQL store are Python: in the training process they would hold the interpreter's
+lock for milliseconds at a time, and a step that waits for it waits in the middle of its work. This
+process has a lock of its own and the lowest priority.
+
+Orders come as lines of JSON on standard input, news goes back on standard output; see
+tracking/uploads.py for the other end. When the input ends, whoever trained has gone: what is still
+open was not ended in order, and is delivered and ended as `layerscope replay` does it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from tracking.courier import Courier
+from tracking.replay import replay_all
+
+__all__ = ["Uploader", "main"]
+
+LOWEST_PRIORITY = 19
+
+
+class Uploader:
+    """Carries out orders: one courier for each spool, in a thread of its own."""
+
+    def __init__(self, news: TextIO) -> None:
+        self._news = news
+        self._lock = threading.Lock()
+        self._couriers: dict[str, Courier] = {}
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """``open`` a folder, ``close`` it (deliver the rest) or ``give_up`` on it."""
+        folder = order["folder"]
+        match order["order"]:
+            case "open":
+                # What the user has set since this process was started: tokens, time limits.
+                os.environ.update(order["environment"])
+                courier = Courier(
+                    Path(folder), order["interval"], order["patience"], self._teller(folder)
+                )
+                self._couriers[folder] = courier
+                courier.start()
+            case "close":
+                self._couriers[folder].close()
+            case "give_up":
+                self._couriers[folder].give_up()
+
+    def end(self) -> None:
+        """No more orders will come."""
+        for folder, courier in self._couriers.items():
+            if courier.abandon():
+                list(replay_all(Path(folder)))
+
+    def _teller(self, folder: str) -> Callable[..., None]:
+        def tell(**news: Any) -> None:
+            line = json.dumps({"folder": folder, **news})
+            with self._lock:
+                try:
+                    self._news.write(f"{line}\n")
+                    self._news.flush()
+                except BrokenPipeError:
+                    pass  # nobody is left to hear it
+
+        return tell
+
+
+def main() -> None:
+    """Obey until the input ends."""
+    os.nice(LOWEST_PRIORITY)
+    # Ctrl-C is for the one that trains, which then says what is to be done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    logging.basicConfig(level=logging.ERROR)
+    uploader = Uploader(sys.stdout)
+    for line in sys.stdin:
+        uploader.obey(json.loads(line))
+    uploader.end()
+
+
+if __name__ == "__main__":
+    main()

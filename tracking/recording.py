@@ -1,0 +1,189 @@
+"""RunRecord: every recorder of one training run, and the artifacts it leaves.
+
+In a hand-written loop::
+
+    with RunRecord(model, optimizer, "records") as record:
+        for x, y in batches:
+            loss = loss_function(model(x), y)
+            loss.backward()
+            record.note(loss=loss, batch_size=len(x))
+            optimizer.step()
+            record.step()
+            optimizer.zero_grad()
+    table = record.activation_stats.read()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from tracking.activations import ActivationStats
+from tracking.gradients import GradientStats
+from tracking.hyperparameters import Recorder
+from tracking.interval import Interval
+from tracking.layers import check_layers
+from tracking.pictures import draw
+from tracking.sink import NullSink, Sink
+from tracking.updates import UpdateStats
+
+__all__ = ["RecordingOptions", "RunRecord"]
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """What is recorded; docs/hand-written-loops.md explains each of them.
+
+    Raises BadOption: ``layers`` or ``every`` cannot be used.
+    """
+
+    layers: str = "activations"
+    every: str | int = 1
+    record_eval: bool = False
+    near_zero_eps: float = 0.05
+    above_threshold: float = 1.0
+    gradients: bool = False
+    updates: bool = False
+
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        Interval(self.every)
+
+    @classmethod
+    def of(cls, config: object) -> RecordingOptions:
+        """The options of a larger configuration that has them under the same names."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
+
+
+class RunRecord:
+    """Records one training run below ``directory``: hyperparameters, activations, and more.
+
+    A context manager, used once. While it is open, ``note`` says before each ``optimizer.step()``
+    what the optimizer cannot know, and ``step`` ends a step after it. When it closes, whatever
+    ended the training, hooks are removed, tables written, pictures drawn, and all of them handed
+    to ``sink`` under the names of a run's artifacts. ``recorder``, ``activation_stats`` and, where
+    the options want them, ``gradient_stats`` and ``update_stats`` can be read before and after.
+    ``first_step`` is the number of steps done before the recording; ``scaler`` is what the loss is
+    scaled with before ``backward``, if it is.
+
+    Raises BadOption, when it is entered: ``options.layers`` matches nothing of the model;
+    BadTracking: the directory cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        directory: Path | str,
+        *,
+        sink: Sink | None = None,
+        expected_steps: int | None = None,
+        first_step: int = 0,
+        options: RecordingOptions | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        options = options or RecordingOptions()
+        self.directory = Path(directory)
+        self._sink = sink or NullSink()
+        shared: dict[str, Any] = {"sink": self._sink, "expected_steps": expected_steps}
+        often: dict[str, Any] = {"every": options.every, **shared}
+        self.recorder = Recorder(optimizer, directory=self.directory / "hyperparameters", **shared)
+        self.activation_stats = ActivationStats(
+            model,
+            layers=options.layers,
+            record_eval=options.record_eval,
+            near_zero_eps=options.near_zero_eps,
+            above_threshold=options.above_threshold,
+            directory=self.directory / "activations",
+            **often,
+        )
+        self.gradient_stats = (
+            GradientStats(
+                model,
+                layers=options.layers,
+                scaler=scaler,
+                directory=self.directory / "gradients",
+                **often,
+            )
+            if options.gradients
+            else None
+        )
+        self.update_stats = (
+            UpdateStats(model, optimizer, directory=self.directory / "updates", **often)
+            if options.updates
+            else None
+        )
+        everything = (
+            self.recorder,
+            self.activation_stats,
+            self.gradient_stats,
+            self.update_stats,
+        )
+        self._recorders = [recorder for recorder in everything if recorder is not None]
+        for recorder in self._recorders:
+            recorder.current_step = first_step
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as entered:
+            for recorder in self._recorders:
+                entered.enter_context(recorder)
+            self._closing.callback(self._hand_over)  # after all of them have been closed
+            self._closing.push(entered.pop_all())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.__exit__(kind, error, trace)
+
+    def note(
+        self,
+        *,
+        loss: Tensor | float | None = None,
+        batch_size: int | None = None,
+        epoch: int | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Say what the optimizer cannot know of its next step; see ``Recorder.note``."""
+        self.recorder.note(loss=loss, batch_size=batch_size, epoch=epoch, step=step)
+        if self.update_stats is not None:
+            # A step that a scaler skips counts for the loop, but not for the optimizer.
+            self.update_stats.current_step = self.activation_stats.current_step
+
+    def step(self) -> None:
+        """End the current step; call it after ``optimizer.step()``."""
+        self.activation_stats.step()
+        if self.gradient_stats is not None:
+            self.gradient_stats.step()
+
+    def close(self) -> None:
+        """Close every recorder, also when one of them fails, and hand over what there is.
+
+        May be called twice. The last failure is raised, with the others as its context.
+        """
+        self._closing.close()
+
+    def _hand_over(self) -> None:
+        for path, folder in self._artifacts():
+            self._sink.artifact(path, folder)
+
+    def _artifacts(self) -> Iterator[tuple[Path, str]]:
+        """What there is: a recorder that could not write its table has none."""
+        paths = [recorder.path for recorder in self._recorders]
+        whole = [path for path in paths if path.exists()]
+        for path in whole:
+            yield path, path.parent.relative_to(self.directory).as_posix()
+        if whole == paths:
+            stats = self.activation_stats
+            yield from draw(self.recorder.path, stats.path, stats.layers, self.directory)

@@ -1,0 +1,116 @@
+"""What one optimizer step used: read between backward and update, understood at the next flush."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tracking.records import HyperParams
+
+__all__ = ["SmoothedLoss", "StepNotes", "copied", "of_all_ranks", "on_host", "records_of"]
+
+BETA = 0.98
+
+
+class StepNotes(NamedTuple):
+    """What a step leaves until the next flush; its numbers are looked at only then."""
+
+    step: int
+    epoch: int | None
+    batch_size: int | None
+    time: float
+    loss: Any
+    """A scalar tensor; a number when it is on the host; or None."""
+    groups: list[dict[str, Any]]
+
+
+def copied(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter group's options as they are now; a learning rate may be a tensor."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else value
+        for name, value in group.items()
+        if name != "params"
+    }
+
+
+def on_host(steps: Sequence[StepNotes]) -> list[StepNotes]:
+    """The same with numbers for tensors; one transfer for the losses where they are of one kind."""
+    losses = [step.loss for step in steps if step.loss is not None]
+    same = len({(loss.device, loss.dtype) for loss in losses}) == 1
+    values = iter(torch.stack(losses).tolist() if same else map(float, losses))
+    return [
+        step._replace(
+            loss=None if step.loss is None else next(values),
+            groups=[_read_group(group, index) for index, group in enumerate(step.groups)],
+        )
+        for step in steps
+    ]
+
+
+def of_all_ranks(shares: Sequence[Sequence[StepNotes]]) -> list[StepNotes]:
+    """The steps of all ranks as steps of the global batch; rank 0 has the hyperparameters."""
+    if len(shares) < 2:
+        return list(itertools.chain.from_iterable(shares))
+    others = [{step.step: step for step in share} for share in shares[1:]]
+    return [
+        _of_all([step, *(share[step.step] for share in others if step.step in share)])
+        for step in shares[0]
+    ]
+
+
+def _of_all(steps: Sequence[StepNotes]) -> StepNotes:
+    sizes = [step.batch_size for step in steps]
+    known = [size for size in sizes if size is not None]
+    losses = [step.loss for step in steps]
+    loss = None
+    if None not in losses:
+        weights = known if len(known) == len(steps) and any(known) else [1 for _ in steps]
+        loss = sum(x * w for x, w in zip(losses, weights, strict=True)) / sum(weights)
+    return steps[0]._replace(batch_size=sum(known) if known else None, loss=loss)
+
+
+def records_of(step: StepNotes, smoothed: SmoothedLoss) -> Iterator[HyperParams]:
+    smooth = None if step.loss is None else smoothed.add(step.loss)
+    shared = {name: getattr(step, name) for name in ("step", "epoch", "batch_size", "time", "loss")}
+    for group in step.groups:
+        yield HyperParams(**shared, **group, loss_smooth=smooth)
+
+
+class SmoothedLoss:
+    """Exponential moving average with Adam's bias correction (fastai's AvgSmoothLoss)."""
+
+    def __init__(self) -> None:
+        self._average = 0.0
+        self._steps = 0
+
+    def add(self, loss: float) -> float:
+        self._steps += 1
+        self._average = BETA * self._average + (1 - BETA) * loss
+        return self._average / (1 - BETA**self._steps)
+
+
+def _read_group(group: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """One parameter group's numbers, under the names of HyperParams."""
+    betas = group.get("betas")
+    momentum = betas[0] if betas else group.get("momentum")
+    known = {"lr", "momentum", "weight_decay", "betas", "params", "name"}
+    known |= {"foreach", "fused", "capturable", "differentiable"}  # how, not what, is computed
+    options = {
+        name: float(value)
+        for name, value in group.items()
+        if name not in known and isinstance(value, (bool, int, float))
+    }
+    for position, beta in enumerate(betas[1:] if betas else (), start=2):
+        options[f"beta{position}"] = float(beta)
+    weight_decay = group.get("weight_decay")
+    return {
+        "group": str(group.get("name", index)),
+        "lr": float(group["lr"]),
+        "momentum": None if momentum is None else float(momentum),
+        "weight_decay": None if weight_decay is None else float(weight_decay),
+        "options": options,
+    }

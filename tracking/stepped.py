@@ -1,0 +1,200 @@
+"""What recorders of sums have in common: a context, steps, flushes, a file, thinned metrics."""
+
+from __future__ import annotations
+
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import pyarrow as pa
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from tracking.errors import BadOption
+from tracking.flow_tables import flow_table
+from tracking.hyperparameters import update_skipped
+from tracking.interval import Interval, Thinning
+from tracking.ranks import is_first_rank
+from tracking.records import GradientRecord, Metric, UpdateRecord
+from tracking.sink import NullSink, Sink
+from tracking.store import RecordFile
+from tracking.sum_rows import SumRow, SumRows
+from tracking.tables import read_table
+
+__all__ = ["SteppedStats", "metric_key"]
+
+Record = TypeVar("Record", GradientRecord, UpdateRecord)
+
+# What MLflow refuses in the name of a metric.
+NOT_IN_KEYS = re.compile(r"[^\w\-. :/]")
+
+
+def metric_key(group: str, name: str, value: str) -> str:
+    """``group/name/value`` with characters that MLflow takes."""
+    return f"{group}/{NOT_IN_KEYS.sub('_', name)}/{value}"
+
+
+class SteppedStats(ABC, Generic[Record]):
+    """Base of recorders whose hooks add sums to rows, one row for each name and recorded step.
+
+    A subclass hooks itself in (``_attach``), puts sums into ``_rows`` and says what they mean.
+    Sums stay on their devices until ``flush_every`` recorded steps are full, so the host waits
+    once per flush and memory does not grow with the number of steps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        schema: pa.Schema,
+        *,
+        every: str | int,
+        directory: Path | str | None,
+        sink: Sink | None,
+        expected_steps: int | None,
+        flush_every: int,
+    ) -> None:
+        if flush_every < 1:
+            raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
+        # A compiled model is a wrapper: the names are those of the model inside it.
+        self.model: nn.Module = getattr(model, "_orig_mod", model)
+        self.current_step = 0
+        self._interval = Interval(every)
+        self._schema = schema
+        # Of several processes that train one model, rank 0 records its own share.
+        self._file = RecordFile("stats.parquet", schema, directory if is_first_rank() else None)
+        self._sink = sink if sink and is_first_rank() else NullSink()
+        self._thinning = Thinning(expected_steps)
+        self._flush_every = flush_every
+        self._rows = SumRows()
+        self._handles: list[RemovableHandle] = []
+        self._unwritten: list[Record] = []
+        self._entered = self._closed = False
+        self._evaluated = self._updating = False
+        self._spent = 0.0
+        self._step_began = 0.0
+
+    @property
+    def path(self) -> Path:
+        """``stats.parquet``, which exists once the context has ended."""
+        return self._file.path
+
+    def __enter__(self) -> Self:
+        if self._entered:
+            kind = type(self).__name__
+            raise RuntimeError(f"{kind} records once; make a new one for another run")
+        self._attach()
+        self._entered = True
+        self._step_began = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def flush(self) -> list[Record]:
+        """Bring finished rows to the host, write them as a part, and send thinned metrics."""
+        order = self._order()
+        rows = sorted(self._rows.take(), key=lambda row: (row.step, order[row.name]))
+        # What a failed write (disk full) left is tried again.
+        records = self._unwritten = self._unwritten + [self._record(row) for row in rows]
+        if records:
+            self._file.append(flow_table(records, self._schema))
+            self._unwritten = []
+            self._sink.metrics(list(self._metrics(records)))
+        return records
+
+    def close(self) -> None:
+        """Remove every hook, write what is left and join the parts. May be called twice."""
+        self._closed = True
+        self._detach()
+        self._rows.end_step(self.current_step, time.time())
+        self.flush()
+        self._file.close()
+
+    def read(self) -> pa.Table:
+        """Every row recorded so far, in order of step and name (as in the model)."""
+        self.flush()
+        return read_table(self._file.source(), self._schema, self._schema)
+
+    @abstractmethod
+    def _attach(self) -> None:
+        """Check what can be wrong, then register hooks; their handles go to ``_handles``."""
+
+    @abstractmethod
+    def _order(self) -> Mapping[str, int]:
+        """The place of each name among the rows of a step."""
+
+    @abstractmethod
+    def _record(self, row: SumRow) -> Record:
+        """What a row's sums mean."""
+
+    @abstractmethod
+    def _metric(self, record: Record) -> tuple[str, float | None]:
+        """Key and value of the record's point in a chart."""
+
+    def _detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _armed(self) -> bool:
+        """Whether the step under way is to be recorded."""
+        return not self._closed and self._interval.due(self.current_step)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count the time as spent on recording."""
+        began = time.perf_counter()
+        yield
+        self._spent += time.perf_counter() - began
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _before_forward(self, model: nn.Module, inputs: Any) -> None:
+        if not model.training:
+            self._evaluated = True
+        elif self._evaluated:
+            # What was spent on evaluation is no part of the step that comes now.
+            self._evaluated, self._step_began = False, time.perf_counter()
+
+    def _watch(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have each step of the optimizer end a step; one that is skipped does not."""
+        self._handles.append(optimizer.register_step_pre_hook(self._before_update))
+        self._handles.append(optimizer.register_step_post_hook(self._after_update))
+
+    def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._updating = not update_skipped(optimizer)
+
+    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        # Where an optimizer's step calls that of its parent class, torch calls the hooks of both.
+        if self._updating:
+            self._updating = False
+            self._end_step()
+
+    def _end_step(self) -> None:
+        if self._rows.open:
+            with self._counted():
+                self._rows.end_step(self.current_step, time.time())
+                if len(self._rows) >= self._flush_every:
+                    self.flush()
+        now = time.perf_counter()
+        self._interval.end_step(self.current_step, now - self._step_began, self._spent)
+        self.current_step += 1
+        self._step_began, self._spent = now, 0.0
+
+    def _metrics(self, records: list[Record]) -> Iterator[Metric]:
+        steps = dict.fromkeys(record.step for record in records)
+        charted = {step for step in steps if self._thinning.keep(step)}
+        for record in records:
+            key, value = self._metric(record)
+            if record.step in charted and value is not None:
+                yield Metric(key, value, record.step, record.time)
