@@ -44,7 +44,9 @@ class EpochPictures:
     def draw(self, epoch: int) -> None:
         """Draw after an epoch (counted from 0), if it is its turn."""
         began = time.perf_counter()
-        allowed = AT_ONCE + SHARE * (began - self._began)
+        # Spread over the epochs, so that a short run is not only pictured at its beginning.
+        at_once = AT_ONCE * (epoch + 1) / (self._final + 1)
+        allowed = at_once + SHARE * (began - self._began)
         due = epoch % self._stride == 0 or epoch == self._final
         if not due or self._spent + self._last > allowed:
             return

@@ -102,6 +102,7 @@ class FitRecords:
         expected_steps: int | None,
         first_step: int = 0,
         run: RunAddress | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> RunRecord:
         """Hook on. ``run`` is where records go unless the user has named a run."""
         self.close()
@@ -120,6 +121,7 @@ class FitRecords:
                 expected_steps=expected_steps,
                 first_step=first_step,
                 options=self.options,
+                scaler=scaler,
             )
             opened.enter_context(record)
             self._open = opened.pop_all()

@@ -82,6 +82,7 @@ class LayerscopeCallback(FitRecords, Callback):  # type: ignore[misc]
             expected_steps=int(steps) if 0 < steps < math.inf else None,
             first_step=trainer.global_step,
             run=_run_of(trainer),
+            scaler=self._scaler,
         )
         if self._scaler is not None:
             # There it does not; and a step that the scaler skips has no other sign than this hook.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import mlflow
 import pytest
 
 __all__: list[str] = []
 
 
 @pytest.fixture(autouse=True)
-def _work_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainers leave folders where they work."""
+def _work_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Trainers leave folders where they work, and set MLflow's store for the whole process."""
     monkeypatch.chdir(tmp_path)
+    yield
+    mlflow.set_tracking_uri(None)  # then the environment decides again
 
 
 @pytest.fixture

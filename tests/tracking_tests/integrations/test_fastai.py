@@ -254,3 +254,14 @@ def test_records_go_to_a_run_that_goes_on(parts: Any) -> None:
     assert [step for _, step, _ in history(sqlite_store(), run_id, "lr")] == [0, 1, 2, 3]
     [artifact] = client.list_artifacts(run_id, "hyperparameters")
     assert artifact.path == "hyperparameters/steps.parquet"
+
+
+def test_gradients_and_updates_on_request(parts: Any) -> None:
+    callback = parts.LayerscopeCallback(gradients=True, updates=True)
+    parts.learner(callback).fit(1)
+    activations = callback.activation_stats.read()
+    gradients = pq.read_table("records/gradients/stats.parquet")
+    updates = pq.read_table("records/updates/stats.parquet")
+    assert gradients.select(["step", "layer"]).equals(activations.select(["step", "layer"]))
+    assert sorted(set(column(updates, "step"))) == sorted(set(column(activations, "step")))
+    assert min(updates["ratio"].drop_null().to_pylist()) > 0

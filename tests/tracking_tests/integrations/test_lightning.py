@@ -219,3 +219,13 @@ def test_records_go_to_the_run_of_the_logger(parts: Any) -> None:
     folders = MlflowClient(sqlite_store()).list_artifacts(logger.run_id)
     assert {it.path for it in folders} == {"activations", "hyperparameters"}
     assert names_in() == ["records"]
+
+
+def test_gradients_and_updates_on_request(parts: Any) -> None:
+    callback = parts.fit(parts.Net(), record_gradients=True, record_updates=True)
+    activations = callback.activation_stats.read()
+    gradients = pq.read_table("records/gradients/stats.parquet")
+    updates = pq.read_table("records/updates/stats.parquet")
+    assert gradients.select(["step", "layer"]).equals(activations.select(["step", "layer"]))
+    assert sorted(set(column(updates, "step"))) == sorted(set(column(activations, "step")))
+    assert min(updates["ratio"].drop_null().to_pylist()) > 0

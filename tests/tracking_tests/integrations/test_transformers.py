@@ -135,3 +135,14 @@ def test_records_go_to_a_run_that_goes_on(parts: Any) -> None:
     parts.train(parts.Net(), [parts.LayerscopeCallback(run_id=run_id, tracking_uri=sqlite_store())])
     assert found_run(sqlite_store(), run_id).info.status == "RUNNING"
     assert len(history(sqlite_store(), run_id, "train/loss")) == 8
+
+
+def test_gradients_and_updates_on_request(parts: Any) -> None:
+    with parts.LayerscopeCallback(gradients=True, updates=True) as callback:
+        parts.train(parts.Net(), [callback])
+    activations = callback.activation_stats.read()
+    gradients = pq.read_table("records/gradients/stats.parquet")
+    updates = pq.read_table("records/updates/stats.parquet")
+    assert gradients.select(["step", "layer"]).equals(activations.select(["step", "layer"]))
+    assert sorted(set(column(updates, "step"))) == sorted(set(column(activations, "step")))
+    assert min(updates["ratio"].drop_null().to_pylist()) > 0
