@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tracking.mlflow_delivery import Delivery
@@ -15,20 +17,26 @@ from tracking.spool import SpoolReader
 __all__ = ["Courier"]
 
 LONGEST_PAUSE = 15.0
+REST = 20.0
+"""Pause beside the work done before it, so that all of it takes a twentieth of a core at most."""
 
 
-class Courier(threading.Thread):
+class Courier:
     """Delivers the spool in ``folder/spool`` every ``interval`` seconds.
 
     After ``close`` it delivers the rest, but gives up ``patience`` seconds after the last success.
     ``tell`` is called with ``away=reason`` when the store stops answering, ``away=""`` when it
     answers again, and at the end with ``ended=True`` and ``refusals``.
+
+    Until then it works little, and only when nobody else wants the processor: it is a thread that
+    Linux schedules as idle, since a low priority alone would still keep a core of the training's,
+    all of whose threads then wait. Such a thread cannot become an ordinary one again, so the rest,
+    for which somebody waits, is delivered by another.
     """
 
     def __init__(
         self, folder: Path, interval: float, patience: float, tell: Callable[..., None]
     ) -> None:
-        super().__init__(name=f"courier-{folder.name}", daemon=True)
         self._spool = SpoolReader(folder / "spool")
         self._interval = interval
         self._patience = patience
@@ -38,45 +46,71 @@ class Courier(threading.Thread):
         self._closing_since = 0.0
         self._delivery: Delivery | None = None
         self._away = ""
+        self._background = threading.Thread(target=self._meanwhile, daemon=True)
+        self._last = threading.Thread(target=self._finish, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._background.start()
 
     def close(self) -> None:
         """Nothing more will be written: deliver what is there, and end."""
         self._closing_since = time.monotonic()
         self._closing.set()
+        self._last.start()
 
     def give_up(self) -> None:
         """End after the request that is on its way."""
         self._given_up.set()
-        self._closing.set()
 
     def abandon(self) -> bool:
         """End likewise; whether it was at work without having been told to end."""
-        unfinished = self.is_alive() and not self._closing.is_set()
+        unfinished = not self._closing.is_set()
         self.give_up()
-        self.join()
+        self._closing.set()
+        self._background.join()
+        if not unfinished:
+            self._last.join()
         return unfinished
 
-    def run(self) -> None:
+    def _meanwhile(self) -> None:
+        """Until the spool is closed."""
+        _work_when_idle()
+        pause = self._interval
+        while not self._closing.wait(pause):
+            began = time.thread_time()
+            if self._fails():
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                pause = max(self._interval, REST * (time.thread_time() - began))
+
+    def _finish(self) -> None:
+        """Until all has been sent, or there is no hope of it."""
+        self._background.join()
         pause = self._interval
         while not self._given_up.is_set():
-            closing = self._closing.is_set()
-            try:
-                arrived = self._send()
-            except Exception as error:
-                self._note_away(reason(error))
-                if closing and self._hopeless():
-                    break
-                (self._given_up if closing else self._closing).wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            self._note_away("")
-            pause = self._interval
-            if closing and not arrived:
+            if not self._fails():
                 break
-            self._closing.wait(self._interval)
+            if self._hopeless():
+                break
+            self._given_up.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
         self._tell(ended=True, refusals=self._delivery.refusals() if self._delivery else "")
 
+    def _fails(self) -> bool:
+        """Send everything that waits now; whether the store is away."""
+        try:
+            while self._send() and not self._given_up.is_set():
+                if self._closing.is_set() and threading.current_thread() is self._background:
+                    break  # the rest is not for the background
+        except Exception as error:
+            self._note_away(reason(error))
+            return True
+        self._note_away("")
+        return False
+
     def _send(self) -> bool:
+        """Send a stretch; False where nothing waits."""
         if self._delivery is None:
             target = self._spool.target
             run = MlflowRun.find(target["tracking_uri"], target["run_id"])
@@ -91,3 +125,10 @@ class Courier(threading.Thread):
         if bool(why) != bool(self._away):
             self._tell(away=why)
         self._away = why
+
+
+def _work_when_idle() -> None:
+    """Have the calling thread run only where a core has nothing else to do (Linux)."""
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):  # not allowed in some sandboxes, and not necessary
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -2,7 +2,7 @@
 
 MLflow's client and SQL store are Python: in the training process they would hold the interpreter's
 lock for milliseconds at a time, and a step that waits for it waits in the middle of its work. This
-process has a lock of its own and the lowest priority.
+process has a lock of its own and a low priority.
 
 Orders come as lines of JSON on standard input, news goes back on standard output; see
 tracking/uploads.py for the other end. When the input ends, whoever trained has gone: what is still
@@ -27,7 +27,8 @@ from tracking.replay import replay_all
 
 __all__ = ["Uploader", "main"]
 
-LOWEST_PRIORITY = 19
+NICENESS = 10
+"""Behind the training, but not so far that a busy machine would keep whoever waits for the end."""
 
 
 class Uploader:
@@ -76,7 +77,7 @@ class Uploader:
 
 def main() -> None:
     """Obey until the input ends."""
-    os.nice(LOWEST_PRIORITY)
+    os.nice(NICENESS)
     # Ctrl-C is for the one that trains, which then says what is to be done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
