@@ -136,6 +136,7 @@ def test_a_signal_ends_the_run_as_killed_with_its_records(
     done = len(set(steps["step"].to_pylist()))
     assert 4 <= done < 5000 * 4
     stats = table(run, "activations/stats.parquet", tmp_path)
-    assert len(set(stats["step"].to_pylist())) in {done, done - 1}
+    # The signal may have come between the layers' outputs and the optimizer's step, or after it.
+    assert abs(len(set(stats["step"].to_pylist())) - done) <= 1
     assert history(sqlite_store(), run.info.run_id, "valid/loss")
     assert names_in(tmp_path / "records") == []
