@@ -183,7 +183,7 @@ class ActivationStats:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         if not model.training:
-            self._evaluated = self._evaluated_in_step = True
+            self._evaluated = True
         elif self._evaluated:
             # What was spent on evaluation is no part of the step that comes now.
             self._evaluated, self._step_began = False, time.perf_counter()
@@ -206,6 +206,8 @@ class ActivationStats:
                 self._add(name, mode, x)
         if mode == "train":
             self._spent += time.perf_counter() - began
+        else:
+            self._evaluated_in_step = True
 
     def _add(self, name: str, mode: str, x: Tensor) -> None:
         if x.device.type == "cpu":  # where the kernel does not work with tensors
@@ -237,7 +239,7 @@ class ActivationStats:
         for buffer in self._buffers.values():
             buffer.end_step(self.current_step, now)
         # Not by what is in the buffers, in which ranks may differ: all must flush together.
-        if self._interval.due(self.current_step) or (self._record_eval and self._evaluated_in_step):
+        if self._interval.due(self.current_step) or self._evaluated_in_step:
             self._unflushed += 1
         self._evaluated_in_step = False
         if self._unflushed == self._rows:

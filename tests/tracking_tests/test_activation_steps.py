@@ -253,3 +253,15 @@ def test_metrics_are_thinned_and_the_table_is_not(
     assert len({m.step for m in sink.logged_metrics}) == points
     assert len(sink.logged_metrics) == 4 * points
     assert len(stats.read()) == 3000 // every
+
+
+def test_evaluating_a_part_of_the_model_fills_no_buffer_beyond_its_end(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Sequential(nn.ReLU()), nn.ReLU())
+    with ActivationStats(
+        model, directory=tmp_path, every=1000, record_eval=True, flush_every=2
+    ) as stats:
+        model.eval()
+        for _ in range(7):
+            model[0](torch.ones(1, 2))  # not through the model's own call
+            stats.step()
+    assert stats.read()["step"].to_pylist() == list(range(7))
