@@ -54,11 +54,12 @@ class Uploader:
             case "close":
                 self._couriers[folder].close()
             case "give_up":
-                self._couriers[folder].give_up()
+                if ending := self._couriers.get(folder):  # it may have ended meanwhile
+                    ending.give_up()
 
     def end(self) -> None:
         """No more orders will come."""
-        for folder, courier in self._couriers.items():
+        for folder, courier in list(self._couriers.items()):
             if courier.abandon():
                 list(replay_all(Path(folder)))
 
@@ -71,6 +72,8 @@ class Uploader:
                     self._news.flush()
                 except BrokenPipeError:
                     pass  # nobody is left to hear it
+            if news.get("ended"):
+                self._couriers.pop(folder, None)
 
         return tell
 
