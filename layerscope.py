@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("pipelines.cli:train", "Train a network and record what happens inside it."),
     "lr-find": ("pipelines.cli:lr_find", "Find a good peak learning rate."),
     "report": ("tracking.cli:report", "Make a run's report.html again."),
+    "diagnose": ("tracking.cli:diagnose", "Say what is wrong with a training, and what to do."),
     "replay": ("tracking.cli:replay", "Send records that are still waiting to MLflow."),
 }
 

@@ -18,6 +18,7 @@ from pipelines.lr_range import LrRange, lr_range_test
 from pipelines.progress import LrRangeProgress, ProgressReport, user_console
 from pipelines.run import FitResult, Setup, prepare, train
 from pipelines.serving import serving_model
+from tracking.diagnosis.text import line
 from tracking.errors import TrainingFailed
 from tracking.plots import lr_range_figure, save
 from tracking.records import Metric
@@ -35,7 +36,14 @@ def train_command(config: RunConfig) -> None:
     console.print(_headline(setup))
     with _tracked(config, console) as tracked:
         with reported(tracked, config.flat(), page=config.report) as sink:
-            result = train(setup, tracked.directory, [ProgressReport(console)], sink)
+            progress = [ProgressReport(console)]
+            result = train(
+                setup,
+                tracked.directory,
+                progress,
+                sink,
+                announce=lambda finding: console.print(line(finding)),
+            )
         _report(console, result)
         if config.log_model:
             tracked.log_model(*serving_model(result.model, result.data))

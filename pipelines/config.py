@@ -93,7 +93,7 @@ class RunConfig(_Options):
     """simple_cnn: side of the first convolution's kernel (odd)."""
     norm: Literal["batch", "none"] = "batch"
     """simple_cnn: normalisation."""
-    activation: Literal["relu", "leaky_relu", "gelu", "silu"] = "relu"
+    activation: Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"] = "relu"
     """simple_cnn, resnet_small: non-linearity."""
     downsample: Literal["stride", "max", "avg"] = "stride"
     """simple_cnn: strided convolution, max pooling or average pooling."""
@@ -196,6 +196,12 @@ class RunConfig(_Options):
     """MLflow experiment that a new run goes to."""
     run_name: str = ""
     """Name of the MLflow run; empty lets MLflow choose one."""
+    diagnose: bool = True
+    """Say what is wrong with the training, while it goes on and at its end."""
+    stop_on: Literal["none", "critical"] = "none"
+    """critical: end a run that cannot recover, as failed, when a finding says so."""
+    thresholds: str = ""
+    """Other thresholds for rules of the diagnosis: rule.threshold=number, separated by commas."""
     report: bool = True
     """Make report.html, and a picture of the activations after each epoch."""
     log_model: bool = True

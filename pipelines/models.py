@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky_relu": lambda: nn.LeakyReLU(0.1),
     "gelu": nn.GELU,
     "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
 }
+# Initialisation gains as torch knows them; GELU and SiLU are close enough to a rectifier.
+GAINS: dict[str, Literal["tanh", "sigmoid", "leaky_relu"]] = {"tanh": "tanh", "sigmoid": "sigmoid"}
 POOLS: dict[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 
@@ -169,11 +173,12 @@ def _same_conv(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
 
 
 def _init_kaiming(model: nn.Module, activation: str) -> None:
-    """He et al. 2015: keeps the variance of activations level with depth behind rectifiers."""
+    """He et al. 2015: keeps the variance of activations level with depth."""
     slope = 0.1 if activation == "leaky_relu" else 0.0
+    shape = GAINS.get(activation, "leaky_relu")
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(module.weight, a=slope)
+            nn.init.kaiming_normal_(module.weight, a=slope, nonlinearity=shape)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.trainer import Fit
 from tracking.activations import ActivationStats
+from tracking.diagnosis.evidence import RunContext
+from tracking.diagnosis.text import advice
 from tracking.epoch_pictures import EpochPictures
+from tracking.errors import StoppedByFinding
 from tracking.hyperparameters import Recorder
 from tracking.recording import RecordingOptions, RunRecord
-from tracking.records import Metric
+from tracking.records import Finding, Metric
 from tracking.sink import Sink
 
 __all__ = ["EpochMetrics", "Recording"]
@@ -43,9 +47,21 @@ class Recording(Callback):
     activation_stats: ActivationStats
     _record: RunRecord
 
-    def __init__(self, config: RunConfig, model: nn.Module, directory: Path, sink: Sink) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        model: nn.Module,
+        directory: Path,
+        sink: Sink,
+        context: RunContext | None = None,
+        announce: Callable[[Finding], None] | None = None,
+    ) -> None:
         self.options = RecordingOptions.of(config)
         self._pictured = config.report
+        self._stop_on = config.stop_on
+        self._context = context
+        self._announce = announce
+        self._fatal: Finding | None = None
         self.model = model
         self.directory = directory
         self.sink = sink
@@ -60,20 +76,50 @@ class Recording(Callback):
             expected_steps=fit.total_steps,
             options=self.options,
             scaler=fit.scaler,
+            context=self._context,
+            announce=self._note,
         )
         self.recorder, self.activation_stats = record.recorder, record.activation_stats
         self._record = self._open.enter_context(record)
         self._pictures = EpochPictures(self.activation_stats, self.sink, fit.epochs)
 
     def before_step(self, fit: Fit) -> None:
-        self._record.note(loss=fit.loss, batch_size=fit.batch_size, epoch=fit.epoch, step=fit.step)
+        self._record.note(
+            loss=fit.loss,
+            batch_size=fit.batch_size,
+            epoch=fit.epoch,
+            step=fit.step,
+            labels=fit.labels,
+        )
 
     def after_batch(self, fit: Fit) -> None:
         self._record.step()
+        self._stop_where_hopeless()
 
     def after_epoch(self, fit: Fit) -> None:
+        valid = fit.history[-1].valid
+        self._record.validated(valid.loss, valid.accuracy, valid.top_class)
+        self._stop_where_hopeless()
         if self._pictured:
             self._pictures.draw(fit.epoch)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with the run, what matters most first."""
+        return self._record.findings
+
+    def _note(self, finding: Finding) -> None:
+        if finding.severity == self._stop_on:
+            self._fatal = self._fatal or finding
+        if self._announce is not None:
+            self._announce(finding)
+
+    def _stop_where_hopeless(self) -> None:
+        if self._fatal is not None:
+            raise StoppedByFinding(
+                f"stopped (stop_on={self._stop_on}): {self._fatal.summary} ({self._fatal.rule}); "
+                f"{'; or '.join(map(advice, self._fatal.remedies[:2]))}"
+            )
 
     def cleanup_fit(self, fit: Fit) -> None:
         self._open.__exit__(type(fit.error) if fit.error else None, fit.error, None)

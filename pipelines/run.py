@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,6 +15,7 @@ from torch import nn
 from pipelines.callbacks import Callback, EarlyStopping, LossGuard
 from pipelines.config import RunConfig
 from pipelines.data.datasets import ImageData, load_dataset
+from pipelines.data.facts import data_facts
 from pipelines.data.loaders import Loaders, make_loaders
 from pipelines.models import build_model
 from pipelines.optimizers import make_optimizer
@@ -24,10 +25,11 @@ from pipelines.step import StepOptions
 from pipelines.summary import ModelSummary, summarize
 from pipelines.trainer import EpochResult, Evaluation, Fit, Trainer, evaluate
 from tracking.activations import ActivationStats
+from tracking.diagnosis.evidence import RunContext
 from tracking.errors import BadOption
 from tracking.hyperparameters import Recorder
 from tracking.layers import check_layers, select_layers
-from tracking.records import DatasetInfo, Metric
+from tracking.records import DatasetInfo, Finding, Metric
 from tracking.sink import NullSink, Sink
 
 __all__ = ["FitResult", "Setup", "prepare", "train"]
@@ -81,6 +83,8 @@ class FitResult:
     """Why the run ended early, or empty."""
     recorder: Recorder | None
     activation_stats: ActivationStats | None
+    findings: Sequence[Finding] = ()
+    """What is wrong with the run, what matters most first."""
 
 
 def prepare(config: RunConfig) -> Setup:
@@ -111,17 +115,23 @@ def train(
     sink: Sink | None = None,
     *,
     test: bool = True,
+    announce: Callable[[Finding], None] | None = None,
 ) -> FitResult:
     """Train, record below ``directory``, and hand parameters, metrics and artifacts to ``sink``.
 
     ``directory`` must stay until the sink is closed. Test data is read once, at the end, and only
-    where ``test`` is set. Raises TrainingFailed and whatever callbacks raise; all that was recorded
-    until then is in the sink.
+    where ``test`` is set. ``announce`` is given each finding of the diagnosis when it is
+    new. Raises TrainingFailed and whatever callbacks raise; all that was recorded until then is in
+    the sink.
     """
     config = setup.config
     sink = sink or NullSink()
     _describe(setup, directory, sink)
-    recording = Recording(config, setup.model, directory, sink) if config.record else None
+    recording = (
+        Recording(config, setup.model, directory, sink, run_context(setup), announce)
+        if config.record
+        else None
+    )
     own: list[Callback] = [LossGuard(), EpochMetrics(sink)]
     if recording is not None:
         own.append(recording)
@@ -139,6 +149,17 @@ def train(
         stopped=fit.stopped,
         recorder=recording.recorder if recording else None,
         activation_stats=recording.activation_stats if recording else None,
+        findings=recording.findings if recording else (),
+    )
+
+
+def run_context(setup: Setup) -> RunContext:
+    """What the diagnosis may know of a run besides what is recorded."""
+    data = setup.data
+    return RunContext(
+        options=setup.config.flat(),
+        classes=data.num_classes,
+        data=data_facts(data.train, data.valid, data.num_classes),
     )
 
 

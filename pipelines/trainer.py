@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ class Evaluation:
 
     loss: float
     accuracy: float
+    top_class: float = math.nan
+    """Share of the class that was predicted most often."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Fit:
     """Mean loss of this batch, on the device."""
     batch_size: int = 0
     """Samples in this batch."""
+    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """Their answers, of the first of accumulated batches."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last finished epoch: valid/loss, valid/accuracy, samples_per_second."""
     history: list[EpochResult] = field(default_factory=list)
@@ -152,6 +157,7 @@ class Trainer:
         apply_values(self.optimizer, fit.values)
         with self._level(fit, "batch"):
             fit.batch_size = sum(len(batch.y) for batch in group)
+            fit.labels = group[0].y
             fit.loss = self._step.gradients(group)
             self._callbacks.call("before_step", fit)
             self._step.update()
@@ -191,16 +197,22 @@ def evaluate(
     dtype = torch.float32 if device.type == "mps" else torch.float64
     loss = torch.zeros((), dtype=dtype, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
+    predicted = torch.zeros(0, dtype=torch.int64, device=device)
     samples = 0
     with torch.no_grad():
         for x, y in loader:
             with autocast(device, precision):
                 scores = model(x)
             loss += F.cross_entropy(scores.float(), y, reduction="sum")
-            correct += (scores.argmax(dim=1) == y).sum()
+            answers = scores.argmax(dim=1)
+            correct += (answers == y).sum()
+            if not len(predicted):
+                predicted = predicted.new_zeros(scores.shape[1])
+            predicted += torch.bincount(answers, minlength=len(predicted))
             samples += len(y)
     model.train(was_training)
-    return Evaluation(float(loss) / samples, int(correct) / samples)
+    top = int(predicted.max()) / samples
+    return Evaluation(float(loss) / samples, int(correct) / samples, top)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
-from functools import cache
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,11 +32,13 @@ from tracking.errors import BadOption
 from tracking.hyperparameters import update_skipped
 from tracking.interval import Interval, Thinning
 from tracking.kernels import kernel_for
+from tracking.lasting import LastingDead
 from tracking.layer_hooks import LayerHooks
 from tracking.layer_rows import LayerRows, merged
 from tracking.layers import Hook, check_layers, select_layers
 from tracking.outputs import float_tensors, has_values, in_backward
 from tracking.ranks import Ranks
+from tracking.record_log import LOOK_EVERY, RecordLog, Watch
 from tracking.records import LayerStats, Metric
 from tracking.sink import NullSink, Sink
 from tracking.stepped import metric_key
@@ -53,7 +56,8 @@ class ActivationStats:
     Hooks reduce each output on its own device; nothing is moved to the host until ``flush_every``
     recorded steps are full, so memory does not grow with the number of steps. Rows go to Parquet
     parts below ``directory`` (a temporary one by default) and become ``stats.parquet`` when the
-    context ends; thinned metrics go to ``sink``. A step is what lies between two calls of
+    context ends; thinned metrics go to ``sink``. ``watch`` is given finished rows every 16 recorded
+    steps, on rank 0. A step is what lies between two calls of
     ``optimizer.step()`` (or of ``step()``): the batches of an accumulated gradient, and repeated
     calls of one layer, merge into one row. Copies of the model are not recorded.
 
@@ -75,6 +79,7 @@ class ActivationStats:
         sink: Sink | None = None,
         expected_steps: int | None = None,
         flush_every: int = 64,
+        watch: Watch[LayerStats] | None = None,
     ) -> None:
         check_layers(layers)
         if flush_every < 1:
@@ -88,19 +93,25 @@ class ActivationStats:
         self._interval = Interval(every, adapts=not self._ranks.several)
         self._record_eval = record_eval
         self._settings = StatsSettings(near_zero_eps, above_threshold, layers, str(every))
-        self._file = RecordFile(
-            "stats.parquet",
-            stats_schema(self._settings),
-            directory if self._ranks.first else None,
+        self._log = RecordLog(
+            RecordFile(
+                "stats.parquet",
+                stats_schema(self._settings),
+                directory if self._ranks.first else None,
+            ),
+            sink if sink and self._ranks.first else NullSink(),
+            partial(stats_table, settings=self._settings),
+            self._metrics,
+            watch,
         )
-        self._sink = sink if sink and self._ranks.first else NullSink()
         self._thinning = Thinning(expected_steps)
-        self._rows = flush_every
+        self._lasting: dict[tuple[str, str], LastingDead] = defaultdict(LastingDead)
+        self._flush_every = flush_every
+        self._rows = min(flush_every, LOOK_EVERY) if watch else flush_every
         self._buffers: dict[tuple[str, str, torch.device], LayerBuffer] = {}
         self._hooks = LayerHooks(self.model, layers, self._after_layer)
         self._handles: list[RemovableHandle] = []
-        self._unwritten: list[LayerStats] = []
-        self._unflushed = 0
+        self._untaken = self._unflushed = 0
         self._entered = self._closed = False
         self._evaluated = self._evaluated_in_step = False
         self._spent = 0.0
@@ -114,7 +125,7 @@ class ActivationStats:
     @property
     def path(self) -> Path:
         """``stats.parquet``, which exists once the context has ended."""
-        return self._file.path
+        return self._log.file.path
 
     def __enter__(self) -> Self:
         if self._entered:
@@ -153,16 +164,9 @@ class ActivationStats:
 
         With several ranks all of them must call it; what they have comes together on rank 0.
         """
-        # What a failed write (disk full) left is tried again.
-        records = self._unwritten = self._unwritten + self._finished()
-        if records:
-            order = self._hooks.order
-            last = len(order)
-            records.sort(key=lambda r: (r.step, r.mode == "eval", order.get(r.layer, last)))
-            self._file.append(stats_table(records, self._settings))
-            self._unwritten = []
-            self._sink.metrics(list(self._metrics(records)))
-        return records
+        self._take()
+        self._unflushed = 0
+        return self._log.write()
 
     def close(self) -> None:
         """Remove every hook, write what is left and join the parts. May be called twice."""
@@ -173,12 +177,12 @@ class ActivationStats:
         self._end_rows()
         self.flush()
         self._closed = True
-        self._file.close()
+        self._log.file.close()
 
     def read(self) -> pa.Table:
         """Every row recorded so far, in order of step, mode and layer."""
         self.flush()
-        return read_stats(self._file.source(), stats_schema(self._settings))
+        return read_stats(self._log.file.source(), stats_schema(self._settings))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -240,27 +244,38 @@ class ActivationStats:
             buffer.end_step(self.current_step, now)
         # Not by what is in the buffers, in which ranks may differ: all must flush together.
         if self._interval.due(self.current_step) or self._evaluated_in_step:
+            self._untaken += 1
             self._unflushed += 1
         self._evaluated_in_step = False
-        if self._unflushed == self._rows:
+        if self._unflushed == self._flush_every:
             self.flush()
+        elif self._untaken == self._rows:
+            self._take()
         if self._spent:
             self._spent += time.perf_counter() - began
 
-    def _finished(self) -> list[LayerStats]:
-        """Finished rows of all ranks as records; none on ranks other than 0."""
-        self._unflushed = 0
+    def _take(self) -> None:
+        """Bring finished rows of all ranks together; there are none on ranks other than 0."""
+        self._untaken = 0
         taken = drain(list(self._buffers.values()))
         if self._closed:
-            return []
+            return
         if self._ranks.several:
             self._interval.steps = self._ranks.agreed(self._interval.adapted())
         together: dict[tuple[str, str], list[LayerRows]] = {}
         for rows in itertools.chain.from_iterable(self._ranks.gathered(taken)):
             together.setdefault((rows.layer, rows.mode), []).append(rows)
-        return [record for parts in together.values() for record in merged(parts).records()]
+        records = [
+            record
+            for key, parts in together.items()
+            for record in merged(parts).records(self._lasting[key])
+        ]
+        order = self._hooks.order
+        last = len(order)
+        records.sort(key=lambda r: (r.step, r.mode == "eval", order.get(r.layer, last)))
+        self._log.add(records)
 
-    def _metrics(self, records: list[LayerStats]) -> Iterator[Metric]:
+    def _metrics(self, records: Sequence[LayerStats]) -> Iterator[Metric]:
         steps = dict.fromkeys(r.step for r in records if r.mode == "train")
         charted = {step for step in steps if self._thinning.keep(step)}
         for record in records:

@@ -1,4 +1,4 @@
-"""`layerscope replay` and `layerscope report`."""
+"""`layerscope replay`, `layerscope report` and `layerscope diagnose`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["replay", "report"]
+__all__ = ["diagnose", "replay", "report"]
 
 
 @click.command()
@@ -39,3 +39,30 @@ def report(run_id: str, output: Path | None) -> None:
     from tracking.mlflow_report import make_report
 
     click.echo(make_report(run_id, output))
+
+
+@click.command()
+@click.argument("run_id")
+@click.option("--json", "as_text", is_flag=True, help="Print JSON instead of a table.")
+@click.option(
+    "--thresholds",
+    default="",
+    metavar="RULE.NAME=NUMBER,...",
+    help="Other thresholds for rules, such as dead_units.share=0.3.",
+)
+def diagnose(run_id: str, as_text: bool, thresholds: str) -> None:
+    """Say what is wrong with a run's training, why, and what to do.
+
+    MLFLOW_TRACKING_URI chooses the store. The run's records are looked at once more; the exit code
+    is 0 whatever is found.
+    """
+    from rich.console import Console
+
+    from tracking.diagnosis.thresholds import parse_thresholds
+    from tracking.mlflow_diagnosis import as_json, diagnose_run, show
+
+    found = diagnose_run(run_id, parse_thresholds(thresholds))
+    if as_text:
+        click.echo(as_json(found))
+    else:
+        show(found, Console(highlight=False, markup=False, emoji=False))

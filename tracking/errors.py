@@ -7,7 +7,8 @@ LayerscopeError                 root; ``exit_code`` is what the command line end
 │   ├── BadModel                a model that cannot be built or does not fit the data
 │   └── BadTracking             a tracking store or record directory that cannot be used
 ├── TrainingFailed (1)          training began and could not go on
-│   └── NonFiniteLoss           the loss became NaN or infinite
+│   ├── NonFiniteLoss           the loss became NaN or infinite
+│   └── StoppedByFinding        the diagnosis found what the run cannot recover from
 ├── RecordsDamaged (1)          records on disk that cannot be read back
 └── RecordsWaiting (3)          trained, but records still wait to be sent to MLflow
 
@@ -29,6 +30,7 @@ __all__ = [
     "NonFiniteLoss",
     "RecordsDamaged",
     "RecordsWaiting",
+    "StoppedByFinding",
     "TrainingFailed",
     "did_you_mean",
 ]
@@ -68,6 +70,10 @@ class TrainingFailed(LayerscopeError):
 
 class NonFiniteLoss(TrainingFailed):
     """The loss became NaN or infinite."""
+
+
+class StoppedByFinding(TrainingFailed):
+    """The diagnosis found something that the run cannot recover from, and was told to end it."""
 
 
 class RecordsDamaged(LayerscopeError):

@@ -34,6 +34,7 @@ from tracking.layer_hooks import LayerHooks
 from tracking.layers import Hook, check_layers, select_layers
 from tracking.norms import gradient_sums, has_elements_to_read
 from tracking.outputs import float_tensors
+from tracking.record_log import Watch
 from tracking.records import GradientRecord
 from tracking.sink import Sink
 from tracking.stepped import SteppedStats, metric_key
@@ -70,6 +71,7 @@ class GradientStats(SteppedStats[GradientRecord]):
         sink: Sink | None = None,
         expected_steps: int | None = None,
         flush_every: int = 64,
+        watch: Watch[GradientRecord] | None = None,
     ) -> None:
         check_layers(layers)
         super().__init__(
@@ -80,6 +82,7 @@ class GradientStats(SteppedStats[GradientRecord]):
             sink=sink,
             expected_steps=expected_steps,
             flush_every=flush_every,
+            watch=watch,
         )
         self._optimizer = optimizer
         self._scaler = scaler

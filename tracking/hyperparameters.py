@@ -15,8 +15,7 @@ In a hand-written loop::
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from copy import copy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +28,7 @@ from torch.utils.hooks import RemovableHandle
 from tracking.errors import BadOption
 from tracking.interval import Thinning
 from tracking.ranks import Ranks
+from tracking.record_log import LOOK_EVERY, RecordLog, Watch
 from tracking.records import HyperParams, Metric
 from tracking.sink import NullSink, Sink
 from tracking.step_notes import (
@@ -51,7 +51,8 @@ class Recorder:
     A hook reads the parameter groups between ``backward`` and the update, so what is recorded is
     what was used, whoever set it. A step that a gradient scaler skips is not recorded, since it did
     not happen. Losses stay on their device until ``flush_every`` steps are full. Rows go to Parquet
-    parts below ``directory`` (a temporary one by default), thinned metrics to ``sink``.
+    parts below ``directory`` (a temporary one by default), thinned metrics to ``sink``. ``watch``
+    is given finished records every 16 steps, on rank 0.
 
     Raises BadOption: ``flush_every`` is below 1; BadTracking: the directory cannot be written.
     """
@@ -64,20 +65,26 @@ class Recorder:
         sink: Sink | None = None,
         expected_steps: int | None = None,
         flush_every: int = 64,
+        watch: Watch[HyperParams] | None = None,
     ) -> None:
         if flush_every < 1:
             raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
         self.optimizer = optimizer
         self.current_step = 0
         self._ranks = Ranks()
-        self._sink = sink if sink and self._ranks.first else NullSink()
-        directory = directory if self._ranks.first else None
-        self._file = RecordFile("steps.parquet", steps_schema(), directory)
+        self._log = RecordLog(
+            RecordFile("steps.parquet", steps_schema(), directory if self._ranks.first else None),
+            sink if sink and self._ranks.first else NullSink(),
+            steps_table,
+            self._metrics,
+            watch,
+        )
         self._thinning = Thinning(expected_steps)
-        self._rows = flush_every
+        self._flush_every = flush_every
+        self._rows = min(flush_every, LOOK_EVERY) if watch else flush_every
+        self._unflushed = 0
         self._noted: dict[str, Any] = {}
         self._pending: list[StepNotes] = []
-        self._unwritten: list[StepNotes] = []
         self._smooth = SmoothedLoss()
         self._handle: RemovableHandle | None = None
         self._entered = False
@@ -85,7 +92,7 @@ class Recorder:
     @property
     def path(self) -> Path:
         """``steps.parquet``, which exists once the context has ended."""
-        return self._file.path
+        return self._log.file.path
 
     def __enter__(self) -> Self:
         if self._entered:
@@ -129,19 +136,9 @@ class Recorder:
 
         With several ranks all of them must call it; what they have comes together on rank 0.
         """
-        if self._pending:
-            shares = self._ranks.gathered(on_host(self._pending))
-            self._pending = []
-            self._unwritten.extend(of_all_ranks(shares))
-        if not self._unwritten:
-            return []
-        smooth = copy(self._smooth)
-        records = [record for step in self._unwritten for record in records_of(step, smooth)]
-        self._file.append(steps_table(records))
-        # Only now, so that a write that failed (disk full) can be repeated.
-        self._unwritten, self._smooth = [], smooth
-        self._sink.metrics(list(self._metrics(records)))
-        return records
+        self._take()
+        self._unflushed = 0
+        return self._log.write()
 
     def close(self) -> None:
         """Remove the hook, write what is left and join the parts. May be called twice."""
@@ -149,12 +146,12 @@ class Recorder:
             self._handle.remove()
             self._handle = None
         self.flush()
-        self._file.close()
+        self._log.file.close()
 
     def read(self) -> pa.Table:
         """Every row recorded so far, in order of step and group."""
         self.flush()
-        return read_steps(self._file.source(), steps_schema())
+        return read_steps(self._log.file.source(), steps_schema())
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if update_skipped(optimizer):
@@ -173,10 +170,21 @@ class Recorder:
         )
         self._noted = {}
         self.current_step += 1
-        if len(self._pending) == self._rows:
+        self._unflushed += 1
+        if self._unflushed == self._flush_every:
             self.flush()
+        elif len(self._pending) == self._rows:
+            self._take()
 
-    def _metrics(self, records: list[HyperParams]) -> Iterator[Metric]:
+    def _take(self) -> None:
+        """Bring the steps of all ranks together; there are none on ranks other than 0."""
+        if self._pending:
+            shares = self._ranks.gathered(on_host(self._pending))
+            self._pending = []
+            steps = of_all_ranks(shares)
+            self._log.add([r for step in steps for r in records_of(step, self._smooth)])
+
+    def _metrics(self, records: Sequence[HyperParams]) -> Iterator[Metric]:
         previous = None
         for r in records:
             if r.step == previous:  # charts show the first group; the table has them all

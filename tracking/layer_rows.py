@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracking.kernels import accumulators as k
+from tracking.lasting import LastingDead
 from tracking.records import LayerStats
 
 __all__ = ["LayerRows", "merged"]
@@ -32,8 +33,8 @@ class LayerRows:
     channels: Mapping[int, tuple[Bools, Bools]]
     """By number of channels: whether there was such an output (n,), which of them lived (n, C)."""
 
-    def records(self) -> list[LayerStats]:
-        """What the rows say."""
+    def records(self, lasting: LastingDead | None = None) -> list[LayerStats]:
+        """What the rows say; ``lasting`` is what the layer's earlier rows left."""
         count, n = self.ints[:, k.COUNT], self.ints[:, k.FINITE]
         some = n > 0
         rows = len(self.moments)
@@ -48,19 +49,21 @@ class LayerRows:
             _where(some, self.floats[:, k.MAX]),
             _where(some, self.ints[:, k.NEAR] / np.maximum(n, 1)),
             self.ints[:, k.ABOVE].tolist(),
-            self._dead_channels(),
+            *self._dead_channels(lasting or LastingDead()),
             (count - n).tolist(),
             self.ints[:, k.HIST :],
             [time for _, time in self.moments],
         )
         return list(starmap(LayerStats, zip(*columns, strict=True)))
 
-    def _dead_channels(self) -> list[float | None]:
+    def _dead_channels(self, lasting: LastingDead) -> tuple[list[float | None], ...]:
+        """Shares of channels: dead in each row, and dead for long."""
         dead, channels = np.zeros((2, len(self.moments)), np.int64)
         for width, (called, alive) in self.channels.items():
             dead += called * (width - alive.sum(axis=1))
             channels += called * width
-        return _where(channels > 0, dead / np.maximum(channels, 1))
+        both = dead, lasting.add(self.channels, len(self.moments))
+        return tuple(_where(channels > 0, some / np.maximum(channels, 1)) for some in both)
 
 
 def _where(known: Bools, values: npt.NDArray[np.float64]) -> list[float | None]:

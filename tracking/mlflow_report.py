@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import mlflow
@@ -19,7 +20,7 @@ from tracking.records import DatasetInfo, Metric
 from tracking.report import write_report
 from tracking.report_data import ARTIFACTS, HEADLINES, RunFacts, RunReport, read_report
 
-__all__ = ["NOTE", "find_run", "has_note", "make_report", "read_run", "run_facts"]
+__all__ = ["NOTE", "download", "find_run", "has_note", "make_report", "read_run", "run_facts"]
 
 NOTE = MLFLOW_RUN_NOTE
 """Tag of a run's description."""
@@ -67,14 +68,23 @@ def find_run(run_id: str) -> MlflowRun:
 
 def read_run(run: MlflowRun, folder: Path) -> RunReport:
     """A run's report from its values and its artifacts, which are downloaded into ``folder``."""
+    absent = download(run, ARTIFACTS, folder)
+    return read_report(run_facts(run), folder, absent)
+
+
+def download(run: MlflowRun, names: Iterable[str], folder: Path) -> dict[str, str]:
+    """Bring artifacts below ``folder``, those that the run has.
+
+    Gives why others cannot be brought, by name.
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each file
     absent = {}
-    for name in ARTIFACTS:
+    for name in names:
         try:
             _download(run, name, folder)
         except Exception as error:
             absent[name] = f"cannot be downloaded ({reason(error)})"
-    return read_report(run_facts(run), folder, absent)
+    return absent
 
 
 def run_facts(run: MlflowRun) -> RunFacts:

@@ -15,9 +15,10 @@ In a hand-written loop::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,11 +27,18 @@ import torch
 from torch import Tensor, nn
 
 from tracking.activations import ActivationStats
+from tracking.diagnosis.evidence import RunContext
+from tracking.diagnosis.live import LiveDiagnosis
+from tracking.diagnosis.rules import RULES
+from tracking.diagnosis.text import FINDINGS_TAG, tag
+from tracking.diagnosis.thresholds import check_thresholds, parse_thresholds
 from tracking.gradients import GradientStats
 from tracking.hyperparameters import Recorder
 from tracking.interval import Interval
 from tracking.layers import check_layers
 from tracking.pictures import draw
+from tracking.ranks import is_first_rank
+from tracking.records import Finding
 from tracking.sink import NullSink, Sink
 from tracking.updates import UpdateStats
 
@@ -41,7 +49,7 @@ __all__ = ["RecordingOptions", "RunRecord"]
 class RecordingOptions:
     """What is recorded; docs/hand-written-loops.md explains each of them.
 
-    Raises BadOption: ``layers`` or ``every`` cannot be used.
+    Raises BadOption: ``layers``, ``every`` or ``thresholds`` cannot be used.
     """
 
     layers: str = "activations"
@@ -51,10 +59,13 @@ class RecordingOptions:
     above_threshold: float = 1.0
     gradients: bool = False
     updates: bool = False
+    diagnose: bool = True
+    thresholds: str = ""
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
         Interval(self.every)
+        check_thresholds(parse_thresholds(self.thresholds), RULES)
 
     @classmethod
     def of(cls, config: object) -> RecordingOptions:
@@ -71,7 +82,8 @@ class RunRecord:
     to ``sink`` under the names of a run's artifacts. ``recorder``, ``activation_stats`` and, where
     the options want them, ``gradient_stats`` and ``update_stats`` can be read before and after.
     ``first_step`` is the number of steps done before the recording; ``scaler`` is what the loss is
-    scaled with before ``backward``, if it is.
+    scaled with before ``backward``, if it is. ``context`` is what is known of the run besides, for
+    its diagnosis; ``announce`` is given each finding when it is new.
 
     Raises BadOption, when it is entered: ``options.layers`` matches nothing of the model;
     BadTracking: the directory cannot be written.
@@ -88,13 +100,27 @@ class RunRecord:
         first_step: int = 0,
         options: RecordingOptions | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        context: RunContext | None = None,
+        announce: Callable[[Finding], None] | None = None,
     ) -> None:
         options = options or RecordingOptions()
         self.directory = Path(directory)
         self._sink = sink or NullSink()
+        self._diagnosis = None
+        if options.diagnose:  # on every rank, since all must flush at the same steps
+            context = context or RunContext()
+            context = replace(context, total_steps=context.total_steps or expected_steps)
+            thresholds = parse_thresholds(options.thresholds)
+            self._diagnosis = LiveDiagnosis(model, context, announce, thresholds)
+        watched = self._diagnosis
         shared: dict[str, Any] = {"sink": self._sink, "expected_steps": expected_steps}
         often: dict[str, Any] = {"every": options.every, **shared}
-        self.recorder = Recorder(optimizer, directory=self.directory / "hyperparameters", **shared)
+        self.recorder = Recorder(
+            optimizer,
+            directory=self.directory / "hyperparameters",
+            watch=watched.steps if watched else None,
+            **shared,
+        )
         self.activation_stats = ActivationStats(
             model,
             layers=options.layers,
@@ -102,6 +128,7 @@ class RunRecord:
             near_zero_eps=options.near_zero_eps,
             above_threshold=options.above_threshold,
             directory=self.directory / "activations",
+            watch=watched.layers if watched else None,
             **often,
         )
         self.gradient_stats = (
@@ -110,13 +137,20 @@ class RunRecord:
                 layers=options.layers,
                 scaler=scaler,
                 directory=self.directory / "gradients",
+                watch=watched.gradients if watched else None,
                 **often,
             )
             if options.gradients
             else None
         )
         self.update_stats = (
-            UpdateStats(model, optimizer, directory=self.directory / "updates", **often)
+            UpdateStats(
+                model,
+                optimizer,
+                directory=self.directory / "updates",
+                watch=watched.updates if watched else None,
+                **often,
+            )
             if options.updates
             else None
         )
@@ -129,10 +163,14 @@ class RunRecord:
         self._recorders = [recorder for recorder in everything if recorder is not None]
         for recorder in self._recorders:
             recorder.current_step = first_step
+        if watched is not None:
+            watched.current_step = first_step
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as entered:
+            if self._diagnosis is not None and is_first_rank():
+                entered.enter_context(self._diagnosis)
             for recorder in self._recorders:
                 entered.enter_context(recorder)
             self._closing.callback(self._hand_over)  # after all of them have been closed
@@ -154,9 +192,15 @@ class RunRecord:
         batch_size: int | None = None,
         epoch: int | None = None,
         step: int | None = None,
+        labels: Tensor | None = None,
     ) -> None:
-        """Say what the optimizer cannot know of its next step; see ``Recorder.note``."""
+        """Say what the optimizer cannot know of its next step; see ``Recorder.note``.
+
+        ``labels``, class numbers (n,), tell the diagnosis what the batch's answers are.
+        """
         self.recorder.note(loss=loss, batch_size=batch_size, epoch=epoch, step=step)
+        if self._diagnosis is not None and labels is not None:
+            self._diagnosis.note(labels)
         if self.update_stats is not None:
             # A step that a scaler skips counts for the loop, but not for the optimizer.
             self.update_stats.current_step = self.activation_stats.current_step
@@ -166,6 +210,16 @@ class RunRecord:
         self.activation_stats.step()
         if self.gradient_stats is not None:
             self.gradient_stats.step()
+        if self._diagnosis is not None:
+            self._diagnosis.step()
+
+    def validated(self, loss: float, accuracy: float, top_class: float = math.nan) -> None:
+        """Tell the diagnosis what a validation gave, after the steps done so far.
+
+        ``top_class``: share of the class that was predicted most often.
+        """
+        if self._diagnosis is not None:
+            self._diagnosis.validated(loss, accuracy, top_class)
 
     def close(self) -> None:
         """Close every recorder, also when one of them fails, and hand over what there is.
@@ -173,6 +227,11 @@ class RunRecord:
         May be called twice. The last failure is raised, with the others as its context.
         """
         self._closing.close()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with the run, as far as is known, what matters most first."""
+        return self._diagnosis.findings if self._diagnosis is not None else ()
 
     def _hand_over(self) -> None:
         for path, folder in self._artifacts():
@@ -184,6 +243,9 @@ class RunRecord:
         whole = [path for path in paths if path.exists()]
         for path in whole:
             yield path, path.parent.relative_to(self.directory).as_posix()
+        if self._diagnosis is not None and is_first_rank():
+            yield from ((path, "") for path in self._diagnosis.end(self.directory))
+            self._sink.tags({FINDINGS_TAG: tag(self.findings)})
         if whole == paths:
             stats = self.activation_stats
             yield from draw(self.recorder.path, stats.path, stats.layers, self.directory)

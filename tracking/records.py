@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 __all__ = [
     "DatasetInfo",
+    "Finding",
     "GradientRecord",
     "HyperParams",
     "LayerStats",
     "Metric",
+    "Remedy",
     "UpdateRecord",
 ]
 
@@ -63,6 +65,8 @@ class LayerStats:
     near_zero: float | None
     above: int
     dead_channels: float | None
+    dead_lasting: float | None
+    """Share of the channels dead in this and the 19 recorded steps before; None likewise."""
     nonfinite: int
     hist: npt.NDArray[np.int64]
     """82 counts: underflow, 80 bins over [-10, 10), overflow."""
@@ -133,3 +137,38 @@ class DatasetInfo:
     classes: tuple[str, ...]
     sizes: Mapping[str, int]
     """Images in each split: train, valid, test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Something that can be done about a finding."""
+
+    text: str
+    option: str = ""
+    """The option of a training run that it changes; empty where no option does it."""
+    value: str = ""
+    """What the option is to be, as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong with a training, why, and what to do."""
+
+    rule: str
+    severity: str
+    """``critical`` (it cannot come right by itself), ``warning`` or ``note``."""
+    summary: str
+    """What was seen, in one line."""
+    cause: str
+    """Why that happens, in one sentence."""
+    remedies: tuple[Remedy, ...]
+    """In the order in which to try them."""
+    first_step: int
+    """First step that shows it."""
+    last_step: int
+    found_step: int
+    """Last step that had been recorded when it was found."""
+    layers: tuple[str, ...] = ()
+    """In the model's order; parameters where the rule is about them."""
+    evidence: Mapping[str, float] = field(default_factory=dict)
+    """The numbers it rests on, by name."""

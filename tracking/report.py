@@ -48,6 +48,7 @@ class Section:
 
 
 SECTIONS = (
+    Section("diagnosis", "Diagnosis"),
     Section("training", "Loss and accuracy"),
     Section("schedule", "Schedule as used"),
     Section("color_dim", "Inside the layers"),

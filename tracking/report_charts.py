@@ -27,6 +27,7 @@ STEPS = 2000
 EPOCHS = 2000
 MOST_LAYERS = 1000
 NAME = 120
+MOST_MARKS = 12
 
 
 def chart_data(report: RunReport) -> str:
@@ -36,7 +37,7 @@ def chart_data(report: RunReport) -> str:
     """
     layers = spaced(list(report.layers.values()), MOST_LAYERS)
     columns = min(COLUMNS, TOTAL // max(1, len(layers)))
-    rest = _steps(report) | _epochs(report.facts)
+    rest = _steps(report) | _epochs(report.facts) | {"marks": _marks(report)}
     while True:
         data = packed(json.dumps(rest | _layers(layers, columns), separators=(",", ":")))
         if len(data) <= BUDGET or columns == 1:
@@ -95,6 +96,19 @@ def _epochs(facts: RunFacts) -> dict[str, Any]:
         for kind in ("loss", "accuracy")
         for key in [f"{split}_{kind}"]
     }
+
+
+def _marks(report: RunReport) -> list[dict[str, Any]]:
+    """Where findings begin, to be drawn into the charts."""
+    return [
+        {
+            "rule": finding.rule,
+            "severity": finding.severity,
+            "step": finding.first_step,
+            "layers": [short(layer) for layer in finding.layers],
+        }
+        for finding in (report.findings or ())[:MOST_MARKS]
+    ]
 
 
 def _points(points: Sequence[Metric]) -> dict[str, Any]:

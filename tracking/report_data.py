@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracking.columns import read_columns
+from tracking.diagnosis.files import FINDINGS, read_findings
 from tracking.errors import RecordsDamaged
 from tracking.layer_columns import LayerColumns
 from tracking.reasons import first_line
-from tracking.records import DatasetInfo, Metric
+from tracking.records import DatasetInfo, Finding, Metric
 from tracking.sink import NullSink
 from tracking.step_columns import StepColumns, read_step_columns
 from tracking.tables import check_format
@@ -34,7 +35,7 @@ HEADLINES = ("valid/loss", "valid/accuracy", "test/loss", "test/accuracy", "samp
 CONFIG, MODEL = "config.yaml", "model_summary.json"
 STEPS, STATS = "hyperparameters/steps.parquet", "activations/stats.parquet"
 ROLES = ("trainable", "frozen", "buffers")
-ARTIFACTS = (CONFIG, MODEL, STEPS, STATS)
+ARTIFACTS = (CONFIG, MODEL, STEPS, STATS, FINDINGS)
 """Files of a run that a report is made from."""
 
 
@@ -85,6 +86,8 @@ class RunReport:
     """model_summary.json."""
     steps: StepColumns | None = None
     layers: Mapping[str, LayerColumns] = field(default_factory=dict)
+    findings: Sequence[Finding] | None = None
+    """What is wrong with the run, what matters most first; None where nobody has looked."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of the libraries that wrote the tables."""
     missing: Sequence[str] = ()
@@ -143,6 +146,7 @@ def read_report(
         model=read(MODEL, _model, {}),
         steps=steps if steps is not None and len(steps) else None,
         layers=layers,
+        findings=read(FINDINGS, _findings, None) if (folder / FINDINGS).exists() else None,
         versions=_versions(folder),
         missing=tuple(missing),
     )
@@ -152,6 +156,10 @@ def _why(name: str, facts: RunFacts) -> str:
     if name in {STEPS, STATS} and facts.params.get("record") == "false":
         return "is not there: recording was switched off (record=false)"
     return "is not there" + (": it comes when the run ends" if facts.state == "running" else "")
+
+
+def _findings(path: Path) -> list[Finding] | None:
+    return read_findings(path)[0]
 
 
 def _text(path: Path) -> str:

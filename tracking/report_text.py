@@ -6,8 +6,11 @@ import math
 import re
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tracking.diagnosis.text import advice
+from tracking.records import Finding
 from tracking.report_data import RunFacts, RunReport
 
 __all__ = [
@@ -94,8 +97,11 @@ def repeat_commands(facts: RunFacts) -> list[str]:
     return [*commands, "python layerscope.py train --config config.yaml"]
 
 
-def run_note(facts: RunFacts) -> str:
-    """The run's description for MLflow, in Markdown: what runs and, once known, what came of it."""
+def run_note(facts: RunFacts, findings: Sequence[Finding] | None = None) -> str:
+    """The run's description for MLflow, in Markdown: what runs and, once known, what came of it.
+
+    ``findings``: what is wrong with it; None where nobody has looked.
+    """
     lines = [_plain(description(facts)), ""]
     if facts.state not in {"running", "finished"}:
         lines += [f"**{facts.state}**: {_plain(facts.reason)}", ""]
@@ -104,10 +110,23 @@ def run_note(facts: RunFacts) -> str:
         lines += ["| | |", "|---|---|"]
         lines += [f"| {figure.name} | **{figure.value}** |" for figure in figures]
         lines += [""]
+    if findings is not None:
+        lines += ["### Diagnosis", "", *_findings(findings), ""]
     if facts.state != "running":
         lines += ["The page `report.html` among the artifacts shows what happened inside.", ""]
     commands = repeat_commands(facts)
     return "\n".join([*lines, "To repeat it:", "", *(f"    {line}" for line in commands)])
+
+
+def _findings(findings: Sequence[Finding]) -> list[str]:
+    if not findings:
+        return ["Nothing found."]
+    lines = []
+    for finding in findings:
+        lines.append(f"- **{finding.severity}**: {_plain(finding.summary)}. {finding.cause}")
+        if finding.remedies:
+            lines.append(f"  Try: {_plain(advice(finding.remedies[0]))}.")
+    return lines
 
 
 def _results(facts: RunFacts) -> list[Figure]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from tracking import __version__
+from tracking.diagnosis.files import FINDINGS, read_findings
+from tracking.errors import RecordsDamaged
 from tracking.mlflow_report import NOTE, has_note, run_facts
 from tracking.reasons import one_line
+from tracking.records import Finding
 from tracking.report import write_report
 from tracking.report_data import Headlines, RunFacts, read_report
 from tracking.report_text import run_note
@@ -56,7 +59,7 @@ def reported(
             dataset=headlines.info,
         )
         if not described:
-            tracked.sink.tags({NOTE: run_note(facts)})
+            tracked.sink.tags({NOTE: run_note(facts, _findings(tracked))})
         if page:
             _make_page(tracked, facts)
 
@@ -68,6 +71,14 @@ def _known(tracked: TrackedRun) -> tuple[RunFacts, bool]:
     except Exception as error:
         log.warning("the report will lack the run's name (%s)", one_line(error))
         return RunFacts(tracked.run.run_id, began=time.time()), False
+
+
+def _findings(tracked: TrackedRun) -> Sequence[Finding] | None:
+    """What the diagnosis has left in the run's folder."""
+    try:
+        return read_findings(tracked.directory / FINDINGS)[0]
+    except RecordsDamaged:  # nothing was recorded, or nothing diagnosed
+        return None
 
 
 def _make_page(tracked: TrackedRun, facts: RunFacts) -> None:

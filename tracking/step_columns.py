@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tracking.errors import RecordsDamaged
 from tracking.store import read_slices
@@ -62,9 +64,9 @@ def read_step_columns(source: Path) -> StepColumns:
         missing = [name for name in _NEEDED if name not in table.column_names]
         if missing:
             raise RecordsDamaged(f"{source}: is another table, without the columns {missing}")
-        names = np.array(table["group"].to_pylist(), dtype=object)
-        groups |= dict.fromkeys(names)
-        chosen = names == next(iter(groups), "")
+        groups |= dict.fromkeys(table["group"].unique().to_pylist())
+        first = pc.equal(table["group"].cast(pa.string()), next(iter(groups), ""))
+        chosen = first.to_numpy()
         columns = {name: table[name].to_numpy().astype(np.float64) for name in ("step", *_FLOATS)}
         parts.append({name: values[chosen] for name, values in columns.items()})
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

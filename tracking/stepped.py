@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -21,6 +22,7 @@ from tracking.flow_tables import flow_table
 from tracking.hyperparameters import update_skipped
 from tracking.interval import Interval, Thinning
 from tracking.ranks import is_first_rank
+from tracking.record_log import LOOK_EVERY, RecordLog, Watch
 from tracking.records import GradientRecord, Metric, UpdateRecord
 from tracking.sink import NullSink, Sink
 from tracking.store import RecordFile
@@ -58,6 +60,7 @@ class SteppedStats(ABC, Generic[Record]):
         sink: Sink | None,
         expected_steps: int | None,
         flush_every: int,
+        watch: Watch[Record] | None,
     ) -> None:
         if flush_every < 1:
             raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
@@ -67,13 +70,19 @@ class SteppedStats(ABC, Generic[Record]):
         self._interval = Interval(every)
         self._schema = schema
         # Of several processes that train one model, rank 0 records its own share.
-        self._file = RecordFile("stats.parquet", schema, directory if is_first_rank() else None)
-        self._sink = sink if sink and is_first_rank() else NullSink()
+        self._log: RecordLog[Record] = RecordLog(
+            RecordFile("stats.parquet", schema, directory if is_first_rank() else None),
+            sink if sink and is_first_rank() else NullSink(),
+            partial(flow_table, schema=schema),
+            self._metrics,
+            watch if is_first_rank() else None,
+        )
         self._thinning = Thinning(expected_steps)
         self._flush_every = flush_every
+        self._take_every = min(flush_every, LOOK_EVERY) if watch else flush_every
+        self._unflushed = 0
         self._rows = SumRows()
         self._handles: list[RemovableHandle] = []
-        self._unwritten: list[Record] = []
         self._entered = self._closed = False
         self._evaluated = self._updating = False
         self._spent = 0.0
@@ -82,7 +91,7 @@ class SteppedStats(ABC, Generic[Record]):
     @property
     def path(self) -> Path:
         """``stats.parquet``, which exists once the context has ended."""
-        return self._file.path
+        return self._log.file.path
 
     def __enter__(self) -> Self:
         if self._entered:
@@ -103,15 +112,9 @@ class SteppedStats(ABC, Generic[Record]):
 
     def flush(self) -> list[Record]:
         """Bring finished rows to the host, write them as a part, and send thinned metrics."""
-        order = self._order()
-        rows = sorted(self._rows.take(), key=lambda row: (row.step, order[row.name]))
-        # What a failed write (disk full) left is tried again.
-        records = self._unwritten = self._unwritten + [self._record(row) for row in rows]
-        if records:
-            self._file.append(flow_table(records, self._schema))
-            self._unwritten = []
-            self._sink.metrics(list(self._metrics(records)))
-        return records
+        self._take()
+        self._unflushed = 0
+        return self._log.write()
 
     def close(self) -> None:
         """Remove every hook, write what is left and join the parts. May be called twice."""
@@ -119,12 +122,12 @@ class SteppedStats(ABC, Generic[Record]):
         self._detach()
         self._rows.end_step(self.current_step, time.time())
         self.flush()
-        self._file.close()
+        self._log.file.close()
 
     def read(self) -> pa.Table:
         """Every row recorded so far, in order of step and name (as in the model)."""
         self.flush()
-        return read_table(self._file.source(), self._schema, self._schema)
+        return read_table(self._log.file.source(), self._schema, self._schema)
 
     @abstractmethod
     def _attach(self) -> None:
@@ -184,14 +187,22 @@ class SteppedStats(ABC, Generic[Record]):
         if self._rows.open:
             with self._counted():
                 self._rows.end_step(self.current_step, time.time())
-                if len(self._rows) >= self._flush_every:
+                self._unflushed += 1
+                if self._unflushed >= self._flush_every:
                     self.flush()
+                elif len(self._rows) >= self._take_every:
+                    self._take()
         now = time.perf_counter()
         self._interval.end_step(self.current_step, now - self._step_began, self._spent)
         self.current_step += 1
         self._step_began, self._spent = now, 0.0
 
-    def _metrics(self, records: list[Record]) -> Iterator[Metric]:
+    def _take(self) -> None:
+        order = self._order()
+        rows = sorted(self._rows.take(), key=lambda row: (row.step, order[row.name]))
+        self._log.add([self._record(row) for row in rows])
+
+    def _metrics(self, records: Sequence[Record]) -> Iterator[Metric]:
         steps = dict.fromkeys(record.step for record in records)
         charted = {step for step in steps if self._thinning.keep(step)}
         for record in records:

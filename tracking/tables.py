@@ -49,10 +49,13 @@ _STATS = pa.schema(
         ("near_zero", pa.float64()),
         ("above", pa.int64()),
         ("dead_channels", pa.float64()),
+        ("dead_lasting", pa.float64()),
         ("nonfinite", pa.int64()),
         ("hist", pa.list_(pa.int64(), HIST_BINS)),
     ]
 )
+_ADDED = frozenset({"dead_lasting"})
+"""Columns that tables written before version 0.4 lack."""
 _STEPS = pa.schema(
     [
         ("step", pa.int64()),
@@ -101,9 +104,14 @@ def read_stats(source: Path, empty: pa.Schema | None = None) -> pa.Table:
     """A table of statistics, from stats.parquet or the folder of its parts.
 
     ``empty``: the schema to answer with while there are no parts yet.
-    Raises RecordsDamaged: unreadable, no such table, or written by a newer version.
+    Columns that older versions did not write are null. Raises RecordsDamaged: unreadable, no such
+    table, or written by a newer version.
     """
-    return read_table(source, empty, _STATS)
+    expected = pa.schema([field for field in _STATS if field.name not in _ADDED])
+    table = read_table(source, empty, expected)
+    for name in _ADDED - {*table.column_names}:
+        table = table.append_column(_STATS.field(name), pa.nulls(len(table), pa.float64()))
+    return table
 
 
 def steps_schema() -> pa.Schema:

@@ -28,6 +28,7 @@ from tracking.errors import BadOption
 from tracking.flow_tables import updates_schema
 from tracking.layers import Hook
 from tracking.norms import has_elements_to_read, update_sums
+from tracking.record_log import Watch
 from tracking.records import UpdateRecord
 from tracking.sink import Sink
 from tracking.stepped import SteppedStats, metric_key
@@ -63,6 +64,7 @@ class UpdateStats(SteppedStats[UpdateRecord]):
         sink: Sink | None = None,
         expected_steps: int | None = None,
         flush_every: int = 64,
+        watch: Watch[UpdateRecord] | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -72,6 +74,7 @@ class UpdateStats(SteppedStats[UpdateRecord]):
             sink=sink,
             expected_steps=expected_steps,
             flush_every=flush_every,
+            watch=watch,
         )
         self.optimizer = optimizer
         self._places: dict[str, int] = {}

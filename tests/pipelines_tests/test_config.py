@@ -71,6 +71,9 @@ EVERY_OPTION: dict[str, Any] = {
     "experiment": "mine",
     "run_name": "123",
     "report": False,
+    "diagnose": False,
+    "stop_on": "critical",
+    "thresholds": "dead_units.share=0.5",
     "log_model": False,
 }
 
@@ -115,7 +118,7 @@ def refusal(**options: Any) -> str:
         ("near_zero_eps", [-0.1, float("nan")]),
         ("above_threshold", [float("nan")]),
         ("norm", ["group"]),
-        ("activation", ["tanh", "RELU"]),
+        ("activation", ["softmax", "RELU"]),
         ("schedule", ["one-cycle", ""]),
         ("optimizer", ["lamb"]),
         ("precision", ["fp8"]),

@@ -103,6 +103,8 @@ def test_failure_before_the_first_step_leaves_empty_tables_and_no_pictures(
     assert hooks_on(trainer) == 0
     assert sorted(sink.logged_artifacts) == [
         "activations/stats.parquet",
+        "diagnosis.json",
+        "evidence.json",
         "hyperparameters/steps.parquet",
     ]
     assert pq.read_table(sink.logged_artifacts["activations/stats.parquet"]).num_rows == 0
@@ -154,6 +156,8 @@ def test_artifacts_of_the_contract(small: ConfigMaker, tmp_path: Path) -> None:
         "activations/layer_stats.png",
         "activations/stats.parquet",
         "config.yaml",
+        "diagnosis.json",
+        "evidence.json",
         "hyperparameters/schedule.png",
         "hyperparameters/steps.parquet",
         "model_summary.json",

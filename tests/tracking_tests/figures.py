@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
@@ -26,7 +27,7 @@ from tracking.step_columns import StepColumns, read_step_columns
 from tracking.store import RecordFile
 from tracking.tables import StatsSettings, stats_table, steps_schema
 
-__all__ = ["LAYERS", "columns", "drawn", "labels", "mesh_of", "row", "run", "steps_of", "table"]
+__all__ = ["LAYERS", "TABLES", "columns", "drawn", "row", "run", "steps_of", "table"]
 
 LAYERS = ("relu1", "relu2", "head")
 
@@ -65,7 +66,7 @@ def run(kind: str) -> tuple[pa.Table, pa.Table]:
 
 def row(step: int, layer: str = "relu", **changed: Any) -> LayerStats:
     hist = np.bincount([41, 41, 44, 50], minlength=82)
-    usual = LayerStats(step, layer, "train", 4, 0.5, 0.3, 0.0, 2.5, 0.5, 1, 0.5, 0, hist, 0.0)
+    usual = LayerStats(step, layer, "train", 4, 0.5, 0.3, 0.0, 2.5, 0.5, 1, 0.5, 0.0, 0, hist, 0.0)
     return dataclasses.replace(usual, **changed)
 
 
@@ -89,20 +90,27 @@ def table(*records: LayerStats) -> pa.Table:
     return stats_table(records, StatsSettings(0.05, 1.0, "activations", "1"))
 
 
-def mesh_of(figure: Figure, panel: int = 0) -> QuadMesh:
-    [mesh] = [c for c in figure.axes[panel].collections if isinstance(c, QuadMesh)]
-    return mesh
-
-
-def drawn(figure: Figure, path: Path) -> np.ndarray:
+def drawn(figure: Figure | Image.Image, path: Path) -> np.ndarray:
     """The picture's pixels, which must not be of one colour."""
     pixels = imread(save(figure, path))
     assert pixels[..., :3].std() > 0.01
     return pixels
 
 
-def labels(figure: Figure) -> dict[str, float]:
-    """The labels of the activations' axis and where they stand."""
-    ax = figure.axes[0]
-    texts = [text.get_text() for text in ax.get_yticklabels()]
-    return dict(zip(texts, ax.get_yticks().tolist(), strict=True))
+NAN_LAYER = {
+    **dict.fromkeys(("mean", "std", "min", "max", "near_zero")),
+    "hist": np.zeros(82, np.int64),
+    "nonfinite": 4,
+}
+TABLES: dict[str, Sequence[LayerStats]] = {
+    "empty": [],
+    "one step": [row(0)],
+    "one late step": [row(10**9)],
+    "all NaN": [row(i, **NAN_LAYER) for i in range(3)],
+    "NaN at last": [row(0), row(1, **NAN_LAYER), row(2)],
+    "no channels": [row(i, dead_channels=None) for i in range(3)],
+    "infinite": [row(0), row(1, mean=math.inf, std=math.nan)],
+    "all in one bin": [row(i, hist=np.bincount([81], minlength=82)) for i in range(2)],
+    "another layer only": [row(0, "other")],
+    "evaluation only": [row(0, mode="eval")],
+}

@@ -13,13 +13,23 @@ from typing import Any
 import numpy as np
 
 from tests.tracking_tests.figures import row, table
+from tracking.diagnosis.files import FINDINGS, write_findings
 from tracking.layer_columns import LayerColumns
-from tracking.records import DatasetInfo, HyperParams, Metric
+from tracking.records import DatasetInfo, Finding, HyperParams, Metric, Remedy
 from tracking.report_data import RunFacts
 from tracking.store import RecordFile
 from tracking.tables import StatsSettings, stats_schema, steps_schema, steps_table
 
-__all__ = ["DATASET", "LAYERS", "MODEL", "facts", "numbers", "random_layer", "run_folder"]
+__all__ = [
+    "DATASET",
+    "FINDING",
+    "LAYERS",
+    "MODEL",
+    "facts",
+    "numbers",
+    "random_layer",
+    "run_folder",
+]
 
 DATASET = DatasetInfo(
     "digits", "d1", "here", (1, 28, 28), ("0", "1"), {"train": 1294, "valid": 144}
@@ -42,6 +52,20 @@ MODEL: dict[str, Any] = {
     "frozen": 0,
     "buffers": 265,
 }
+
+
+FINDING = Finding(
+    rule="dead_layer",
+    severity="critical",
+    summary="conv1.relu gives nothing but zeros <since> step 20",
+    cause="Every input of the non-linearity is negative.",
+    remedies=(Remedy("lower it", "lr_max", "0.001"), Remedy("look at the data")),
+    first_step=20,
+    last_step=59,
+    found_step=31,
+    layers=("conv1.relu",),
+    evidence={"steps": 40.0},
+)
 
 
 def facts(**changed: Any) -> RunFacts:
@@ -75,6 +99,7 @@ def run_folder(folder: Path, steps: int = 60, layers: tuple[str, ...] = LAYERS) 
     used.close()
     (folder / "config.yaml").write_text("dataset: digits\nepochs: 3\n", encoding="utf-8")
     (folder / "model_summary.json").write_text(json.dumps(MODEL), encoding="utf-8")
+    write_findings([FINDING], folder / FINDINGS)
     return folder
 
 

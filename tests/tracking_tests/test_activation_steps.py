@@ -195,7 +195,7 @@ def test_memory_does_not_grow_with_the_steps(tmp_path: Path) -> None:
                 assert {len(buffer._ints) for buffer in buffers} == {30}
                 assert not any(buffer._moments for buffer in buffers)
                 assert {buffer._channels[2].alive.shape for buffer in buffers} == {(30, 2)}
-        assert not stats._unwritten
+        assert not stats._log._unwritten
         assert len(list((tmp_path / "parts" / "stats").iterdir())) == 10
     assert pq.read_metadata(stats.path).num_rows == 6000
     assert stats.read()["step"].to_pylist() == [row // 20 for row in range(6000)]

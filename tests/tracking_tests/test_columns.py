@@ -205,3 +205,42 @@ def test_very_deep_networks_get_fewer_columns(monkeypatch: pytest.MonkeyPatch) -
     found = builder.columns()
     assert {len(found[name]) for name in names} == {FEWEST}
     assert all(one.rows.sum() == (64 if name in names else 1) for name, one in found.items())
+
+
+def in_pieces(records: list[LayerStats], size: int) -> dict[str, LayerColumns]:
+    builder = ColumnsBuilder(8)
+    for begin in range(0, len(records), size):
+        builder.add(table(*records[begin : begin + size]), Path("stats.parquet"))
+    return builder.columns()
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 7, 64, 1000])
+def test_layers_that_take_turns_are_summed_like_others(size: int) -> None:
+    rng = np.random.default_rng(size)
+    names = ["c", "a", "b", "d", "e"]
+    turns = [row(s, n, hist=rng.integers(0, 9, 82)) for s in range(45) for n in names]
+    by_layer = [one for name in names for one in turns if one.layer == name]
+    assert_same(in_pieces(turns, size), in_pieces(by_layer, 10**6))
+
+
+@pytest.mark.parametrize("size", [2, 9, 1000])
+def test_layers_that_miss_steps_keep_their_own_columns(size: int) -> None:
+    rng = np.random.default_rng(size)
+    names = ["often", "seldom", "late"]
+    some = [
+        row(s, n, hist=rng.integers(0, 9, 82))
+        for s in range(60)
+        for n in names
+        if n == "often" or (n == "seldom" and s % 3 == 0) or (n == "late" and s >= 31)
+    ]
+    by_layer = [one for name in names for one in some if one.layer == name]
+    assert_same(in_pieces(some, size), in_pieces(by_layer, 10**6))
+
+
+def assert_same(found: dict[str, LayerColumns], expected: dict[str, LayerColumns]) -> None:
+    assert list(found) == list(expected)
+    for layer, one in expected.items():
+        for name in ("first", "last", "rows", "hist", "min", "max", "nonfinite"):
+            np.testing.assert_array_equal(getattr(found[layer], name), getattr(one, name))
+        for name in CURVES:
+            np.testing.assert_allclose(getattr(found[layer], name), getattr(one, name))

@@ -15,8 +15,6 @@ from tests.tracking_tests.figures import (
     LAYERS,
     columns,
     drawn,
-    labels,
-    mesh_of,
     row,
     run,
     steps_of,
@@ -24,7 +22,6 @@ from tests.tracking_tests.figures import (
 )
 from tracking import Recorder
 from tracking.plots import (
-    color_dim_figure,
     layer_stats_figure,
     lr_range_figure,
     schedule_figure,
@@ -33,78 +30,14 @@ from tracking.plots import (
 __all__: list[str] = []
 
 
-def histograms(stats: pa.Table, layer: str) -> np.ndarray:
-    """(steps, bins), of training."""
-    found = [r["hist"] for r in stats.to_pylist() if (r["layer"], r["mode"]) == (layer, "train")]
-    return np.array(found)
-
-
-@pytest.mark.parametrize("kind", ["healthy", "collapsing", "exploding"])
-def test_color_dim_shows_every_layer_s_histograms(kind: str, tmp_path: Path) -> None:
-    stats, _ = run(kind)
-    figure = color_dim_figure(columns(stats))
-    assert [ax.get_title() for ax in figure.axes] == list(LAYERS)
-    for panel, layer in enumerate(LAYERS):
-        ax = figure.axes[panel]
-        assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "activation")
-        expected = histograms(stats, layer).T
-        used = np.flatnonzero(expected.any(axis=1))
-        shown = mesh_of(figure, panel).get_array().reshape(-1, expected.shape[1])
-        np.testing.assert_allclose(shown, np.log1p(expected[used[0] : used[-1] + 1]))
-        assert ax.get_xlim() == (0, 60)
-        [bar] = ax.child_axes
-        assert bar.get_ylabel() == "log(1 + count)"
-    if kind == "exploding":
-        drawn(figure, tmp_path / "new" / "folder" / "color_dim.png")
-
-
-def test_an_exploding_layer_stays_in_the_picture() -> None:
-    stats, _ = run("exploding")
-    figure = color_dim_figure(columns(stats, ["head"]))
-    overflow = histograms(stats, "head")[:, -1]
-    assert overflow[-1] > 0 == overflow[0]
-    [top, *_] = mesh_of(figure).get_array().reshape(-1, 60)[::-1]
-    np.testing.assert_allclose(top, np.log1p(overflow))
-    low, high = figure.axes[0].get_ylim()
-    assert 10 < labels(figure)["> 10"] < high
-    assert low < labels(figure)["< -10"] < -10
-    assert {line.get_ydata()[0] for line in figure.axes[0].lines} == {-10, 10}
-
-
-def test_rows_that_stay_empty_are_cut_off() -> None:
-    figure = color_dim_figure(columns(table(row(0), row(1)), ["relu"]))
-    assert figure.axes[0].get_ylim() == (0, 2.5)
-    assert mesh_of(figure).get_array().size == 10 * 2
-    assert not figure.axes[0].lines
-    assert not {"> 10", "< -10"} & labels(figure).keys()
-
-
-def test_long_runs_are_drawn_from_their_columns() -> None:
-    counts = np.random.default_rng(0).poisson(0.5, (801, 82))
-    stats = table(*[row(i, hist=h) for i, h in enumerate(counts)])
-    figure = color_dim_figure(columns(stats, ["relu"], 800))
-    shown = np.expm1(mesh_of(figure).get_array().reshape(82, -1))
-    expected = [counts[i : i + 2].sum(axis=0) for i in range(0, 801, 2)]
-    np.testing.assert_allclose(shown.T, expected, atol=1e-9)
-    assert figure.axes[0].get_xlim() == (0, 801)
-
-
-def test_columns_stand_at_their_steps() -> None:
-    # An automatic interval is not even.
-    figure = color_dim_figure(columns(table(*[row(step) for step in (0, 1, 9, 17, 40)]), ["relu"]))
-    edges = mesh_of(figure).get_coordinates()[0, :, 0]
-    assert edges.tolist() == [0, 1, 9, 17, 40, 63]
-
-
 def test_evaluation_is_not_mixed_into_the_pictures() -> None:
     stats, _ = run("healthy")
     train = stats.filter(pa.array([r["mode"] == "train" for r in stats.to_pylist()]))
     assert len(train) == len(stats) - len(LAYERS)
-    for draw in (color_dim_figure, layer_stats_figure):
-        both, alone = (draw(columns(t)) for t in (stats, train))
-        for a, b in zip(both.axes, alone.axes, strict=True):
-            assert a.get_xlim() == b.get_xlim()
-            assert a.get_ylim() == b.get_ylim()
+    both, alone = (layer_stats_figure(columns(one)) for one in (stats, train))
+    for a, b in zip(both.axes, alone.axes, strict=True):
+        assert a.get_xlim() == b.get_xlim()
+        assert a.get_ylim() == b.get_ylim()
 
 
 @pytest.mark.parametrize("kind", ["healthy", "collapsing"])

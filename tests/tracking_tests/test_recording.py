@@ -23,6 +23,8 @@ from tracking.sink import MemorySink
 __all__: list[str] = []
 
 TABLES = ["activations/stats.parquet", "hyperparameters/steps.parquet"]
+BEGINS = {".png": b"\x89PNG", ".parquet": b"PAR1", ".json": b"{"}
+FILES = sorted([*TABLES, "diagnosis.json", "evidence.json"])
 
 
 @pytest.fixture
@@ -117,7 +119,11 @@ def test_a_recorder_that_fails_does_not_take_the_others_along(
     with pytest.raises(OSError, match="No space left"), record:
         train(record, model, optimizer, 2)
     assert hooks_on(model, optimizer) == 0
-    assert list(sink.logged_artifacts) == TABLES[:1]  # and no picture of half the records
+    assert list(sink.logged_artifacts) == [
+        TABLES[0],
+        "diagnosis.json",
+        "evidence.json",
+    ]  # and no picture of half the records
 
 
 def test_tables_are_handed_over_before_pictures_can_fail(
@@ -130,7 +136,7 @@ def test_tables_are_handed_over_before_pictures_can_fail(
     model, sink = cnn(), MemorySink()
     with pytest.raises(MemoryError), RunRecord(model, sgd(model), tmp_path, sink=sink):
         pass
-    assert sorted(sink.logged_artifacts) == TABLES
+    assert sorted(sink.logged_artifacts) == FILES
 
 
 # -- what is there afterwards --
@@ -147,12 +153,14 @@ def test_artifacts_of_a_run(tmp_path: Path) -> None:
         "activations/color_dim/3.png",
         "activations/layer_stats.png",
         TABLES[0],
+        "diagnosis.json",
+        "evidence.json",
         "hyperparameters/schedule.png",
         TABLES[1],
     ]
     for name, path in sink.logged_artifacts.items():
         assert path == tmp_path / "records" / name
-        assert path.read_bytes().startswith(b"\x89PNG" if path.suffix == ".png" else b"PAR1")
+        assert path.read_bytes().startswith(BEGINS[path.suffix])
     assert {"lr", "train/loss", "activations/1/mean"} <= {m.key for m in sink.logged_metrics}
 
 
@@ -167,9 +175,9 @@ def test_closing_twice_hands_over_once(tmp_path: Path) -> None:
     model, sink = cnn(), Counting()
     with RunRecord(model, sgd(model), tmp_path, sink=sink) as record:
         record.close()
-    assert sink.calls == 2
+    assert sink.calls == len(FILES)
     record.close()
-    assert sink.calls == 2
+    assert sink.calls == len(FILES)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -193,6 +201,8 @@ def test_options_reach_the_statistics(tmp_path: Path) -> None:
         above_threshold: float = -1e9
         gradients: bool = True
         updates: bool = False
+        diagnose: bool = True
+        thresholds: str = "dead_units.share=0.5"
         something_else: str = ""
 
     model = cnn()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.tracking_tests.reports import LAYERS, MODEL, facts, run_folder
+from tests.tracking_tests.reports import FINDING, LAYERS, MODEL, facts, run_folder
+from tracking.diagnosis.files import FINDINGS
 from tracking.records import Metric
 from tracking.report_data import ARTIFACTS, Headlines, RunFacts, read_report
 
@@ -17,7 +18,9 @@ __all__: list[str] = []
 
 def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
     report = read_report(facts(), tmp_path)
-    assert sorted(report.missing) == sorted(f"{name} is not there" for name in ARTIFACTS)
+    wanted = [name for name in ARTIFACTS if name != FINDINGS]  # not every run is diagnosed
+    assert sorted(report.missing) == sorted(f"{name} is not there" for name in wanted)
+    assert report.findings is None
     assert (report.config, report.model, report.steps, report.layers) == ("", {}, None, {})
     assert report.versions == {}
 
@@ -31,6 +34,7 @@ def test_a_damaged_file_leaves_the_others(tmp_path: Path, name: str) -> None:
     assert name in line
     assert str(tmp_path) not in line
     left = [bool(report.config), bool(report.model), report.steps is not None, bool(report.layers)]
+    left.append(report.findings == [FINDING])
     assert left == [other != name for other in ARTIFACTS]
 
 

@@ -38,7 +38,7 @@ def stats(step: int = 0, layer: str = "conv1.relu", **changed: Any) -> LayerStat
     hist = np.zeros(82, np.int64)
     hist[41] = 8
     usual = LayerStats(
-        step, layer, "train", 8, 0.5, 0.25, 0.0, 1.5, 0.125, 3, 0.5, 0, hist, time=1e9
+        step, layer, "train", 8, 0.5, 0.25, 0.0, 1.5, 0.125, 3, 0.5, 0.25, 0, hist, time=1e9
     )
     return dataclasses.replace(usual, **changed)
 
@@ -59,6 +59,7 @@ def test_columns_of_the_statistics_are_the_contract_s() -> None:
         **dict.fromkeys(("mean", "std", "min", "max", "near_zero"), pa.float64()),
         "above": pa.int64(),
         "dead_channels": pa.float64(),
+        "dead_lasting": pa.float64(),
         "nonfinite": pa.int64(),
         "hist": pa.list_(pa.int64(), 82),
     }

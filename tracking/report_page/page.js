@@ -70,6 +70,18 @@
     return { type: "log", title: { text: "logarithmic" }, dtick: Math.ceil(powers / 6), exponentformat: "power" };
   }
 
+  // Where findings begin. In a chart of one layer only those about it, or about no layer, are shown.
+  function marks(layer) {
+    const here = data.marks.filter((mark) => !layer || !mark.layers.length || mark.layers.includes(layer));
+    const steps = [...new Set(here.map((mark) => mark.step))];
+    return steps.map((step) => {
+      const found = here.filter((mark) => mark.step === step);
+      const worst = found.some((mark) => mark.severity === "critical") ? "--bad" : "--open";
+      return { type: "line", xref: "x", yref: "paper", x0: step, x1: step, y0: 0, y1: 1, line: { color: css(worst), width: 1.5, dash: "dot" },
+        label: { text: found.map((mark) => mark.rule).join(", "), textangle: 0, textposition: "end", xanchor: step > lastStep() / 2 ? "right" : "left", font: { size: 10.5, color: css(worst) } } };
+    });
+  }
+
   const draw = {
     loss() {
       const traces = [];
@@ -82,7 +94,7 @@
       const done = { mode: "lines+markers", marker: { size: 6 } };
       if (data.valid_loss.step.length) traces.push(line(data.valid_loss.step, data.valid_loss.value, "validation", orange, done));
       if (data.test_loss.step.length) traces.push(line(data.test_loss.step, data.test_loss.value, "test", css("--ink"), { mode: "markers", marker: { symbol: "star", size: 12 } }));
-      return [traces, { showlegend: true, hovermode: "x unified", yaxis: logarithmic(traces) }];
+      return [traces, { showlegend: true, hovermode: "x unified", yaxis: logarithmic(traces), shapes: marks() }];
     },
     accuracy() {
       const green = isDark() ? "#6fcf97" : "#1a6b3c";
@@ -100,7 +112,7 @@
         { visible: !hidden.has(i), hovertemplate: "%{fullData.name}<br>step %{x:,.0f}: %{y:.4g}<extra></extra>", line: { width: data.layers.length > 24 ? 1 : 1.6 } }));
       const share = name === "near_zero" || name === "dead_channels";
       const scale = name === "std" && bounds(traces)[1] > 100 ? logarithmic(traces) : {};
-      return [traces, { hovermode: "closest", yaxis: share ? { range: [-0.03, 1.03], tickformat: ".0%" } : scale }];
+      return [traces, { hovermode: "closest", shapes: marks(), yaxis: share ? { range: [-0.03, 1.03], tickformat: ".0%" } : scale }];
     },
     color_dim: (element) => colorDim(data.layers[Number(element.dataset.layer)]),
   };
@@ -144,7 +156,7 @@
     const trace = { type: "heatmap", x: [...layer.first, layer.end], y: edges, z, text, hovertemplate: "%{text}<extra></extra>", colorscale,
       zmin: 0, zmax: most || 1, colorbar: { thickness: 9, outlinewidth: 0, tickvals: [0, ...ticks.map(Math.log1p)],
         ticktext: ["0", ...ticks.map((count) => count.toLocaleString("en", { notation: "compact" }))], xpad: 4, title: { text: "count", side: "right" } } };
-    return [[trace], { hovermode: "closest", xaxis: { showgrid: false }, yaxis: { showgrid: false, ...binTicks(edges) } }];
+    return [[trace], { hovermode: "closest", shapes: marks(layer.name), xaxis: { showgrid: false }, yaxis: { showgrid: false, ...binTicks(edges) } }];
   }
 
   function binTicks(edges) {

@@ -1,0 +1,137 @@
+"""LiveDiagnosis: a diagnosis that recorders feed while a run trains, and the files it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor, nn
+
+from tracking.batch_norms import NormStats
+from tracking.diagnosis.engine import Diagnosis
+from tracking.diagnosis.evidence import (
+    EpochFigures,
+    InputFigures,
+    NormFigures,
+    RunContext,
+    Stretch,
+)
+from tracking.diagnosis.files import EVIDENCE, FINDINGS, Evidence, write_evidence, write_findings
+from tracking.diagnosis.thresholds import Thresholds
+from tracking.diagnosis.traces import (
+    gradient_traces,
+    layer_traces,
+    step_trace,
+    update_traces,
+)
+from tracking.inputs import InputStats
+from tracking.layers import layer_name
+from tracking.records import Finding, GradientRecord, HyperParams, LayerStats, UpdateRecord
+
+__all__ = ["LiveDiagnosis"]
+
+
+class LiveDiagnosis:
+    """Diagnoses a run while it trains; ``announce`` is given each finding when it is new.
+
+    Some of its methods are what recorders take as ``watch``; as a context manager it looks itself
+    at what goes into ``model`` and into its batch-norm layers. Raises BadOption: a threshold does
+    not exist.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        run: RunContext,
+        announce: Callable[[Finding], None] | None = None,
+        thresholds: Thresholds | None = None,
+    ) -> None:
+        run = replace(run, kinds=_kinds(model) | dict(run.kinds))
+        self.diagnosis = Diagnosis(run, thresholds)
+        self.current_step = 0
+        self._announce = announce
+        self._evidence = Evidence(run)
+        self._inputs = InputStats(model, self._input)
+        self._norms = NormStats(model, self._norm)
+
+    def __enter__(self) -> Self:
+        self._inputs.__enter__()
+        self._norms.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the hooks. May be called twice."""
+        self._inputs.close()
+        self._norms.close()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything found so far, what matters most first."""
+        return self.diagnosis.findings
+
+    def layers(self, records: Sequence[LayerStats]) -> None:
+        """Take activation statistics."""
+        self._look(Stretch(layers=layer_traces(records)))
+
+    def steps(self, records: Sequence[HyperParams]) -> None:
+        """Take hyperparameters and losses."""
+        self._look(Stretch(steps=step_trace(records)))
+
+    def gradients(self, records: Sequence[GradientRecord]) -> None:
+        """Take gradients."""
+        self._look(Stretch(gradients=gradient_traces(records)))
+
+    def updates(self, records: Sequence[UpdateRecord]) -> None:
+        """Take updates."""
+        self._look(Stretch(updates=update_traces(records)))
+
+    def note(self, labels: Tensor) -> None:
+        """Take the labels (n,) of the step under way."""
+        self._inputs.note(labels)
+
+    def step(self) -> None:
+        """End the current step."""
+        self._inputs.current_step = self.current_step
+        self._inputs.step()
+        self.current_step += 1
+        self._inputs.current_step = self._norms.current_step = self.current_step
+
+    def validated(self, loss: float, accuracy: float, top_class: float) -> None:
+        """Take the result of a validation after the steps done so far."""
+        figures = EpochFigures(self.current_step, loss, accuracy, top_class)
+        self._evidence.epochs.append(figures)
+        self._look(Stretch(epochs=[figures]))
+
+    def end(self, directory: Path) -> list[Path]:
+        """The run is over: write diagnosis.json and evidence.json into ``directory``."""
+        self._tell(self.diagnosis.end())
+        return [
+            write_findings(self.findings, directory / FINDINGS),
+            write_evidence(self._evidence, directory / EVIDENCE),
+        ]
+
+    def _input(self, figures: InputFigures) -> None:
+        self._evidence.inputs.append(figures)
+        self._look(Stretch(inputs=[figures]))
+
+    def _norm(self, figures: NormFigures) -> None:
+        self._evidence.norms[figures.layer] = figures
+        self._look(Stretch(norms=[figures]))
+
+    def _look(self, stretch: Stretch) -> None:
+        self._tell(self.diagnosis.observe(stretch))
+
+    def _tell(self, new: Sequence[Finding]) -> None:
+        if self._announce is not None:
+            for finding in new:
+                self._announce(finding)
+
+
+def _kinds(model: nn.Module) -> dict[str, str]:
+    whole: nn.Module = getattr(model, "_orig_mod", model)
+    return {layer_name(name): type(module).__name__ for name, module in whole.named_modules()}

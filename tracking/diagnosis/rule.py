@@ -1,0 +1,108 @@
+"""Rule: what each rule of the diagnosis is, and the counting of steps that most of them do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tracking.diagnosis.evidence import RunContext, Stretch
+from tracking.records import Finding, Remedy
+
+__all__ = ["Rule", "Spell"]
+
+
+class Rule(ABC):
+    """Looks at every stretch of a run once, in order, and says what is wrong.
+
+    A rule keeps no more than its window. Its thresholds are the keyword arguments of its
+    constructor; whoever diagnoses may give others.
+    """
+
+    name: ClassVar[str]
+    severity: ClassVar[str]
+    needs: ClassVar[str]
+    """The part of a Stretch without which it finds nothing, or ``data``."""
+    cause: ClassVar[str]
+    """Why what it finds happens, in one sentence."""
+    explains: ClassVar[frozenset[str]] = frozenset()
+    """Names of rules whose findings are mere consequences where this one finds something."""
+
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
+
+    @abstractmethod
+    def observe(self, stretch: Stretch) -> None:
+        """Take note of what has been recorded."""
+
+    @abstractmethod
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        """What is wrong so far; with ``ended`` also what only a whole run shows."""
+
+    def finding(
+        self,
+        summary: str,
+        first_step: int,
+        last_step: int,
+        *remedies: Remedy,
+        layers: tuple[str, ...] = (),
+        severity: str = "",
+        evidence: Mapping[str, float] | None = None,
+        **more: float,
+    ) -> Finding:
+        """A finding of this rule; whoever asked for it fills in when it was found.
+
+        Its evidence is that in ``evidence`` and the other keyword arguments.
+        """
+        numbers = {**(evidence or {}), **more}
+        return Finding(
+            rule=self.name,
+            severity=severity or self.severity,
+            summary=summary,
+            cause=self.cause,
+            remedies=remedies,
+            first_step=int(first_step),
+            last_step=int(last_step),
+            found_step=int(last_step),
+            layers=layers,
+            evidence={name: float(value) for name, value in numbers.items()},
+        )
+
+
+class Spell:
+    """Counts consecutive recorded steps that show something, across stretches.
+
+    ``length`` is that of the spell that goes on, ``first`` its first step; ``lasted`` says whether
+    any spell has reached ``needed`` steps, ``began`` and ``ended`` are the first step of the first
+    such spell, and the last step of the last.
+    """
+
+    def __init__(self, needed: int) -> None:
+        self.needed = needed
+        self.length = 0
+        self.first = 0
+        self.lasted = False
+        self.began = 0
+        self.ended = 0
+
+    def add(self, steps: npt.NDArray[np.int64], shown: npt.NDArray[Any]) -> None:
+        """Whether each of some further steps shows it: bool (n,)."""
+        if not shown.any():  # as nearly always
+            self.length = 0
+            return
+        for step, yes in zip(steps.tolist(), shown.tolist(), strict=True):
+            self._add(step, yes)
+
+    def _add(self, step: int, shown: bool) -> None:
+        if not shown:
+            self.length = 0
+            return
+        if not self.length:
+            self.first = step
+        self.length += 1
+        if self.length >= self.needed:
+            self.began = self.began if self.lasted else self.first
+            self.lasted, self.ended = True, step

@@ -1,0 +1,68 @@
+"""The rules, one family a file. A further rule is a further class, and a place in RULES."""
+
+from __future__ import annotations
+
+from tracking.diagnosis.rule import Rule
+from tracking.diagnosis.rules.collapse import CollapseCycles
+from tracking.diagnosis.rules.data import (
+    ConstantInputs,
+    InputsNotNormalised,
+    LabelsOutOfRange,
+    OneClassBatches,
+    TrainValidOverlap,
+)
+from tracking.diagnosis.rules.dead import DeadLayer, DeadUnits
+from tracking.diagnosis.rules.flow import (
+    ExplodingGradients,
+    LargeUpdates,
+    SmallUpdates,
+    VanishingGradients,
+)
+from tracking.diagnosis.rules.learning_rate import (
+    HighFinalLr,
+    LrTooHigh,
+    LrTooLow,
+    ShortWarmUp,
+)
+from tracking.diagnosis.rules.norms import SmallBatchNorm
+from tracking.diagnosis.rules.outcome import (
+    ConstantPredictions,
+    LossNotDecreasing,
+    Overfitting,
+    StoppedTooEarly,
+    WorseThanChance,
+)
+from tracking.diagnosis.rules.scale import ExplodingActivations, NonFinite, Saturated
+from tracking.diagnosis.rules.start import PoorInitialisation, VanishingStart
+
+__all__ = ["RULES"]
+
+RULES: tuple[type[Rule], ...] = (
+    ConstantInputs,
+    InputsNotNormalised,
+    LabelsOutOfRange,
+    OneClassBatches,
+    TrainValidOverlap,
+    PoorInitialisation,
+    VanishingStart,
+    LrTooHigh,
+    ShortWarmUp,
+    LrTooLow,
+    HighFinalLr,
+    NonFinite,
+    ExplodingActivations,
+    CollapseCycles,
+    DeadLayer,
+    DeadUnits,
+    Saturated,
+    ExplodingGradients,
+    VanishingGradients,
+    LargeUpdates,
+    SmallUpdates,
+    SmallBatchNorm,
+    ConstantPredictions,
+    WorseThanChance,
+    LossNotDecreasing,
+    Overfitting,
+    StoppedTooEarly,
+)

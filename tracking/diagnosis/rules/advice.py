@@ -1,0 +1,78 @@
+"""Remedies that several rules give."""
+
+from __future__ import annotations
+
+from tracking.diagnosis.evidence import RunContext
+from tracking.records import Remedy
+
+__all__ = [
+    "clip",
+    "gentler_lr",
+    "kaiming",
+    "known_lr",
+    "leaky",
+    "lr",
+    "rectified",
+    "usual_lr",
+    "warm_up",
+    "with_norm",
+]
+
+GENTLER = 10.0
+USUAL = {"sgd": 0.05, "adam": 0.003, "adamw": 0.003}
+
+
+def known_lr(run: RunContext) -> float | None:
+    """The run's peak learning rate, where its options tell."""
+    try:
+        return float(run.options["lr_max"])
+    except (KeyError, ValueError):
+        return None
+
+
+def usual_lr(run: RunContext) -> float | None:
+    """A peak learning rate that often works with the run's optimizer."""
+    return USUAL.get(run.options.get("optimizer", ""))
+
+
+def lr(value: float | None, text: str) -> Remedy:
+    """Another peak learning rate, rounded as one writes it."""
+    return Remedy(text, "lr_max", "" if value is None else f"{value:.1g}")
+
+
+def gentler_lr(run: RunContext, factor: float = GENTLER) -> Remedy:
+    """A lower peak learning rate."""
+    peak = known_lr(run)
+    return lr(None if peak is None else peak / factor, f"lower the peak learning rate {factor:g}x")
+
+
+def warm_up() -> Remedy:
+    """A schedule that begins low."""
+    return Remedy("begin with a low learning rate that rises", "schedule", "one_cycle")
+
+
+def with_norm() -> Remedy:
+    """Batch normalisation."""
+    return Remedy("normalise the activations of each layer", "norm", "batch")
+
+
+def kaiming() -> Remedy:
+    """He's initialisation."""
+    return Remedy("draw the weights for the non-linearity that is used", "init", "kaiming")
+
+
+def leaky() -> Remedy:
+    """A rectifier that lets a little through."""
+    return Remedy(
+        "use a non-linearity that lets negative inputs through", "activation", "leaky_relu"
+    )
+
+
+def rectified() -> Remedy:
+    """A non-linearity without an upper bound."""
+    return Remedy("use a non-linearity that does not saturate", "activation", "relu")
+
+
+def clip(norm: float = 1.0) -> Remedy:
+    """Bounded gradients."""
+    return Remedy("clip the gradients", "clip_norm", f"{norm:g}")

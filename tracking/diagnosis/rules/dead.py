@@ -1,0 +1,139 @@
+"""Rules about units that do nothing: single channels, whole layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracking.diagnosis.evidence import LayerTrace, RunContext, Stretch
+from tracking.diagnosis.rule import Rule, Spell
+from tracking.diagnosis.rules.advice import gentler_lr, kaiming, leaky, with_norm
+from tracking.lasting import LASTING
+from tracking.records import Finding
+
+__all__ = ["RECTIFIERS", "DeadLayer", "DeadUnits"]
+
+RECTIFIERS = frozenset({"ReLU", "ReLU6", "GELU", "SiLU", "Hardswish", "Mish", "Threshold"})
+"""Non-linearities behind which a unit that is never positive passes (nearly) no gradient on."""
+
+
+class DeadLayer(Rule):
+    """A layer behind a non-linearity in which every unit has stopped.
+
+    ``steps``: consecutive recorded steps.
+    """
+
+    name = "dead_layer"
+    severity = "critical"
+    needs = "layers"
+    cause = (
+        "Every input of the non-linearity is negative, so nothing passes and no gradient comes "
+        "back: the layer cannot recover, and all layers before it learn nothing."
+    )
+    explains = frozenset(
+        {
+            "dead_units",
+            "constant_predictions",
+            "worse_than_chance",
+            "loss_not_decreasing",
+            "lr_too_low",
+            "vanishing_gradients",
+            "small_updates",
+            "small_batch_norm",
+            "lr_too_high",
+            "collapse_cycles",
+            "high_final_lr",
+        }
+    )
+
+    def __init__(self, run: RunContext, *, steps: float = 4) -> None:
+        super().__init__(run)
+        self._steps = int(steps)
+        self._spells: dict[str, Spell] = {}
+
+    def observe(self, stretch: Stretch) -> None:
+        for layer, trace in stretch.layers.items():
+            if self.run.kinds.get(layer) in RECTIFIERS:
+                spell = self._spells.setdefault(layer, Spell(self._steps))
+                spell.add(trace.step, (trace.dead_channels == 1) & (trace.near_zero == 1))
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        dead = [layer for layer, spell in self._spells.items() if spell.length >= self._steps]
+        if dead:
+            spells = [self._spells[layer] for layer in dead]
+            first = min(spell.first for spell in spells)
+            yield self.finding(
+                f"{_named(dead)} {'give' if len(dead) > 1 else 'gives'} nothing but zeros "
+                f"since step {first}",
+                first,
+                max(spell.ended for spell in spells),
+                *(gentler_lr(self.run), leaky(), kaiming()),
+                layers=tuple(dead),
+                steps=max(spell.length for spell in spells),
+                layers_dead=len(dead),
+            )
+
+
+@dataclass
+class _Dying:
+    spell: Spell
+    last: float = 0.0
+    """Share of the channels, at the last step."""
+
+
+class DeadUnits(Rule):
+    """Channels that have been at zero in every one of the last 20 recorded steps.
+
+    ``share``: of a layer's channels; ``steps``: consecutive recorded steps.
+    """
+
+    name = "dead_units"
+    severity = "warning"
+    needs = "layers"
+    cause = (
+        "A large step made these channels' inputs negative for every image; no gradient comes "
+        "back to them, so the network has fewer channels than it was given."
+    )
+    explains = frozenset({"vanishing_gradients"})
+
+    def __init__(self, run: RunContext, *, share: float = 0.35, steps: float = 10) -> None:
+        super().__init__(run)
+        self._share = share
+        self._steps = int(steps)
+        self._layers: dict[str, _Dying] = {}
+
+    def observe(self, stretch: Stretch) -> None:
+        for layer, trace in stretch.layers.items():
+            if self.run.kinds.get(layer) in RECTIFIERS:
+                self._look(layer, trace)
+
+    def _look(self, layer: str, trace: LayerTrace) -> None:
+        state = self._layers.setdefault(layer, _Dying(Spell(self._steps)))
+        shares = np.nan_to_num(trace.dead_lasting)
+        state.spell.add(trace.step, shares >= self._share)
+        state.last = float(shares[-1])
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        died = {
+            layer: state
+            for layer, state in self._layers.items()
+            if state.spell.length >= self._steps and state.last < 1
+        }
+        if died:
+            worst = max(died, key=lambda layer: died[layer].last)
+            first = min(state.spell.first for state in died.values())
+            yield self.finding(
+                f"{died[worst].last:.0%} of the channels of {worst} have died"
+                + (f", and many in {len(died) - 1} more layers" if len(died) > 1 else ""),
+                max(0, first - LASTING + 1),
+                max(state.spell.ended for state in died.values()),
+                *(gentler_lr(self.run), leaky(), with_norm()),
+                layers=tuple(died),
+                dead=died[worst].last,
+            )
+
+
+def _named(layers: list[str]) -> str:
+    return layers[0] if len(layers) == 1 else f"{layers[0]} and {len(layers) - 1} more"

@@ -1,0 +1,208 @@
+"""Rules about gradients and updates, where they are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from tracking.diagnosis.evidence import Floats, RunContext, Stretch
+from tracking.diagnosis.rule import Rule, Spell
+from tracking.diagnosis.rules.advice import (
+    clip,
+    gentler_lr,
+    kaiming,
+    known_lr,
+    lr,
+    rectified,
+    with_norm,
+)
+from tracking.records import Finding
+
+__all__ = ["ExplodingGradients", "LargeUpdates", "SmallUpdates", "VanishingGradients"]
+
+
+class VanishingGradients(Rule):
+    """Gradients that hardly reach the first layers.
+
+    ``tiny``: mean size; ``fall``: at the first recorded layer beside the last; ``steps``:
+    consecutive recorded steps.
+    """
+
+    name = "vanishing_gradients"
+    severity = "warning"
+    needs = "gradients"
+    cause = "On the way back each layer makes the gradient smaller, so the first learn nothing."
+    explains = frozenset(
+        {
+            "loss_not_decreasing",
+            "worse_than_chance",
+            "constant_predictions",
+            "lr_too_low",
+            "collapse_cycles",
+            "dead_units",
+        }
+    )
+
+    def __init__(
+        self, run: RunContext, *, tiny: float = 1e-9, fall: float = 1e-4, steps: float = 10
+    ) -> None:
+        super().__init__(run)
+        self._tiny, self._fall = tiny, fall
+        self._spell = Spell(int(steps))
+        self._first = self._last = 0.0
+        self._layer = ""
+
+    def observe(self, stretch: Stretch) -> None:
+        if len(stretch.gradients) < 2:
+            return
+        names = list(stretch.gradients)
+        first, last = stretch.gradients[names[0]], stretch.gradients[names[-1]]
+        if len(first.step) != len(last.step):
+            return
+        sizes = [one.norm / np.sqrt(np.maximum(one.count, 1)) for one in (first, last)]
+        fallen = (sizes[0] < self._fall * sizes[1]) | (sizes[0] < self._tiny)
+        self._spell.add(first.step, fallen)
+        self._layer, self._first, self._last = names[0], float(sizes[0][-1]), float(sizes[1][-1])
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        if self._spell.lasted:
+            yield self.finding(
+                f"the gradient at {self._layer} is {self._first:.2g}, at the last layer "
+                f"{self._last:.2g}",
+                self._spell.began,
+                self._spell.ended,
+                *(with_norm(), kaiming(), rectified()),
+                layers=(self._layer,),
+                first=self._first,
+                last=self._last,
+            )
+
+
+class ExplodingGradients(Rule):
+    """Gradients that grow on the way back, or are not finite.
+
+    ``growth``: at the first recorded layer beside the last (root mean squares); ``norm``: of a
+    layer's gradient; ``steps``: consecutive recorded steps.
+    """
+
+    name = "exploding_gradients"
+    severity = "warning"
+    needs = "gradients"
+    cause = "On the way back each layer multiplies the gradient by more than 1."
+    explains = frozenset({"non_finite", "lr_too_high", "exploding_activations", "collapse_cycles"})
+
+    def __init__(
+        self, run: RunContext, *, growth: float = 30.0, norm: float = 1e3, steps: float = 3
+    ) -> None:
+        super().__init__(run)
+        self._growth, self._norm = growth, norm
+        self._spell = Spell(int(steps))
+        self._worst = 0.0
+        self._layer = ""
+
+    def observe(self, stretch: Stretch) -> None:
+        if len(stretch.gradients) < 2:
+            return
+        names = list(stretch.gradients)
+        first, last = stretch.gradients[names[0]], stretch.gradients[names[-1]]
+        if len(first.step) != len(last.step):
+            return
+        sizes = [one.norm / np.sqrt(np.maximum(one.count, 1)) for one in (first, last)]
+        large = (sizes[0] > self._growth * sizes[1]) | (first.norm > self._norm)
+        self._spell.add(first.step, large | (first.nonfinite > 0))
+        self._layer = names[0]
+        self._worst = max(self._worst, float(np.nanmax(first.norm, initial=0.0)))
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        if self._spell.lasted:
+            yield self.finding(
+                f"the norm of the gradient at {self._layer} reaches {self._worst:.2g}",
+                self._spell.began,
+                self._spell.ended,
+                *(clip(), with_norm(), kaiming(), gentler_lr(self.run)),
+                layers=(self._layer,),
+                norm=self._worst,
+            )
+
+
+class _UpdateRule(Rule):
+    """Follows the median over the parameters of the update-to-weight ratio."""
+
+    needs = "updates"
+
+    def __init__(self, run: RunContext, steps: float) -> None:
+        super().__init__(run)
+        self._spell = Spell(int(steps))
+        self._ratio = 0.0
+
+    def observe(self, stretch: Stretch) -> None:
+        by_step: dict[int, list[float]] = {}
+        for trace in stretch.updates.values():
+            for step, ratio in zip(trace.step.tolist(), trace.ratio.tolist(), strict=True):
+                if np.isfinite(ratio):
+                    by_step.setdefault(step, []).append(ratio)
+        if by_step:
+            steps = np.array(sorted(by_step))
+            medians = np.array([np.median(by_step[step]) for step in steps.tolist()])
+            self._spell.add(steps, self._shows(medians))
+            self._ratio = float(medians[-1])
+
+    def _shows(self, ratios: Floats) -> npt.NDArray[np.bool_]:
+        raise NotImplementedError
+
+
+class SmallUpdates(_UpdateRule):
+    """Steps that leave the weights as they are. ``ratio``: of update to weight; ``steps``."""
+
+    name = "small_updates"
+    severity = "warning"
+    cause = (
+        "Each step changes the weights by next to nothing, so the run ends before they have moved."
+    )
+    explains = frozenset({"loss_not_decreasing"})
+
+    def __init__(self, run: RunContext, *, ratio: float = 1e-6, steps: float = 30) -> None:
+        super().__init__(run, steps)
+        self._least = ratio
+
+    def _shows(self, ratios: Floats) -> npt.NDArray[np.bool_]:
+        return ratios < self._least
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        if self._spell.lasted and self._spell.began <= self._spell.needed:
+            peak = known_lr(self.run)
+            yield self.finding(
+                f"a step changes the weights by {self._ratio:.1g} of their size",
+                self._spell.began,
+                self._spell.ended,
+                lr(None if peak is None else 100 * peak, "raise the peak learning rate 100x"),
+                ratio=self._ratio,
+            )
+
+
+class LargeUpdates(_UpdateRule):
+    """Steps that replace the weights. ``ratio``: of update to weight; ``steps``."""
+
+    name = "large_updates"
+    severity = "warning"
+    cause = "Each step changes the weights so much that what was learned before is lost."
+    explains = frozenset({"exploding_activations", "collapse_cycles", "dead_units", "dead_layer"})
+
+    def __init__(self, run: RunContext, *, ratio: float = 0.3, steps: float = 10) -> None:
+        super().__init__(run, steps)
+        self._most = ratio
+
+    def _shows(self, ratios: Floats) -> npt.NDArray[np.bool_]:
+        return ratios > self._most
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        if self._spell.lasted:
+            yield self.finding(
+                f"a step changes the weights by {self._ratio:.1g} of their size",
+                self._spell.began,
+                self._spell.ended,
+                gentler_lr(self.run),
+                ratio=self._ratio,
+            )
