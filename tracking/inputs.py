@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
@@ -13,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from tracking.diagnosis.evidence import InputFigures
 from tracking.layers import Hook
 from tracking.outputs import float_tensors, has_values
+from tracking.record_log import LOOK_EVERY
 
 __all__ = ["InputStats"]
 
@@ -24,7 +26,9 @@ class InputStats:
     """Looks at the first input of a model in training mode, once in each step it looks at.
 
     ``tell`` is given what was found, when the step ends. Looking makes the host wait for the
-    device, so it is done in the first eight steps and then ever more seldom.
+    device, so it is done in the first eight steps and then ever more seldom. Between looks the sum
+    of each input, which is not finite where one of its values is not, stays on the device until
+    there are sixteen of them; a step of which it is not finite is told of too.
     """
 
     def __init__(self, model: nn.Module, tell: Callable[[InputFigures], None]) -> None:
@@ -32,6 +36,7 @@ class InputStats:
         self.current_step = 0
         self._tell = tell
         self._seen: InputFigures | None = None
+        self._sums: list[tuple[int, int, Tensor]] = []
         self._handle: RemovableHandle | None = None
 
     def __enter__(self) -> Self:
@@ -46,6 +51,7 @@ class InputStats:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+            self._check_sums()
 
     def note(self, labels: Tensor) -> None:
         """Say which labels, integers (n,), belong to the input of the step under way."""
@@ -64,18 +70,35 @@ class InputStats:
             self._tell(self._seen)
             self._seen = None
         self.current_step += 1
+        if len(self._sums) >= LOOK_EVERY:
+            self._check_sums()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        step = self.current_step
-        due = step < FIRST or step & (step - 1) == 0
-        if not due or self._seen is not None or not model.training:
+        if not model.training:
             return
         for x in float_tensors(inputs):
             if has_values(x) and x.ndim > 1 and x.numel():
                 with torch.inference_mode(False), torch.no_grad():
-                    self._seen = _figures(step, x.detach())
+                    self._look(x.detach())
                 return
+
+    def _look(self, x: Tensor) -> None:
+        step = self.current_step
+        if step >= FIRST and step & (step - 1):
+            self._sums.append((step, len(x), x.sum()))
+        elif self._seen is None:
+            self._seen = _figures(step, x)
+
+    def _check_sums(self) -> None:
+        """Tell of steps whose inputs were not finite."""
+        sums, self._sums = self._sums, []
+        if not sums or torch.stack([one for *_, one in sums]).isfinite().all():
+            return
+        for step, samples, one in sums:
+            if not one.isfinite():
+                nothing = (math.nan,) * 4
+                self._tell(InputFigures(step, samples, *nothing, nonfinite=1, constant=0.0))
 
 
 def _figures(step: int, x: Tensor) -> InputFigures:

@@ -207,11 +207,11 @@ class RunRecord:
 
     def step(self) -> None:
         """End the current step; call it after ``optimizer.step()``."""
+        if self._diagnosis is not None:
+            self._diagnosis.step()  # what went in is known before what came of it
         self.activation_stats.step()
         if self.gradient_stats is not None:
             self.gradient_stats.step()
-        if self._diagnosis is not None:
-            self._diagnosis.step()
 
     def validated(self, loss: float, accuracy: float, top_class: float = math.nan) -> None:
         """Tell the diagnosis what a validation gave, after the steps done so far.

@@ -51,7 +51,7 @@ DATA_FAULTS: Mapping[str, Fault] = {
                 "mlp leaky sgd fashion",
                 "deep norm fashion",
                 "mlp tanh fashion",
-                "cnn silu digits",
+                "bare five digits",
             )
         ),
     ),

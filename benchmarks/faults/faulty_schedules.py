@@ -106,7 +106,7 @@ SCHEDULE_FAULTS: Mapping[str, Fault] = {
         ),
     ),
     "collapse_cycles": Fault(
-        frozenset({"collapse_cycles", "lr_too_high"}),
+        frozenset({"collapse_cycles", "lr_too_high", "short_warm_up"}),
         (
             Variant("bare adam digits", FASTBOOK),
             _crashing("bare max digits", 0.25, 30, **CONSTANT, lr_max=0.012),

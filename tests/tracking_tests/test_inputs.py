@@ -51,6 +51,19 @@ def test_values_that_are_not_finite_are_counted_and_left_out() -> None:
     assert math.isnan(nothing.mean)
 
 
+@pytest.mark.parametrize("step", [10, 25, 30])
+def test_a_step_between_looks_with_values_that_are_not_finite_is_told_of(step: int) -> None:
+    found: list[InputFigures] = []
+    model = cnn()
+    with InputStats(model, found.append) as stats:
+        for at in range(31):
+            x = torch.ones(2, 1, 8, 8)
+            x[1, 0, 2, 2] = torch.inf if at == step else 1.0
+            model(x)
+            stats.step()
+    assert [one.step for one in found if one.nonfinite] == [step]
+
+
 def test_labels_belong_to_the_step_under_way() -> None:
     found: list[InputFigures] = []
     model = cnn()

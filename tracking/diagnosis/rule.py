@@ -14,6 +14,12 @@ from tracking.records import Finding, Remedy
 
 __all__ = ["Rule", "Spell"]
 
+OF_MODELS = {
+    "norm": frozenset({"simple_cnn"}),
+    "activation": frozenset({"simple_cnn", "resnet_small"}),
+}
+"""Options that only some models read."""
+
 
 class Rule(ABC):
     """Looks at every stretch of a run once, in order, and says what is wrong.
@@ -63,13 +69,23 @@ class Rule(ABC):
             severity=severity or self.severity,
             summary=summary,
             cause=self.cause,
-            remedies=remedies,
+            remedies=tuple(filter(None, map(self._usable, remedies))),
             first_step=int(first_step),
             last_step=int(last_step),
             found_step=int(last_step),
             layers=layers,
             evidence={name: float(value) for name, value in numbers.items()},
         )
+
+    def _usable(self, remedy: Remedy) -> Remedy | None:
+        """The remedy as this run can use it; None where it has it already."""
+        options = self.run.options
+        if remedy.option and remedy.value and options.get(remedy.option) == remedy.value:
+            return None
+        readers = OF_MODELS.get(remedy.option, frozenset())
+        if readers and options.get("model", "") not in readers:
+            return Remedy(remedy.text)  # other models do not read the option
+        return remedy
 
 
 class Spell:

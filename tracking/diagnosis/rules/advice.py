@@ -18,8 +18,7 @@ __all__ = [
     "with_norm",
 ]
 
-GENTLER = 10.0
-USUAL = {"sgd": 0.05, "adam": 0.003, "adamw": 0.003}
+USUAL = {"sgd": 0.05, "adam": 0.005, "adamw": 0.005}
 
 
 def known_lr(run: RunContext) -> float | None:
@@ -40,10 +39,11 @@ def lr(value: float | None, text: str) -> Remedy:
     return Remedy(text, "lr_max", "" if value is None else f"{value:.1g}")
 
 
-def gentler_lr(run: RunContext, factor: float = GENTLER) -> Remedy:
-    """A lower peak learning rate."""
+def gentler_lr(run: RunContext) -> Remedy:
+    """A lower peak learning rate: a third, or what is usual where that is lower still."""
     peak = known_lr(run)
-    return lr(None if peak is None else peak / factor, f"lower the peak learning rate {factor:g}x")
+    lower = None if peak is None else min(peak / 3, usual_lr(run) or peak)
+    return lr(lower, "lower the peak learning rate")
 
 
 def warm_up() -> Remedy:

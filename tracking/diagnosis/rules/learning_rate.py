@@ -160,7 +160,7 @@ class LrTooHigh(Rule):
         if peak is None:
             return None
         rates = [peak / 10, usual_lr(self.run)]
-        if self._loss.lr_at_lowest > 0:
+        if self._loss.lr_at_lowest > 0 and self._loss.lowest < 0.8 * self._loss.start:
             rates.append(self._loss.lr_at_lowest)
         return min(rate for rate in rates if rate is not None)
 

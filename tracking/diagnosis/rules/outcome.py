@@ -238,12 +238,13 @@ class StoppedTooEarly(_EpochRule):
         chance = math.log(self.run.classes) if self.run.classes else curve.first
         if high and progress > self._progress and last.mean > self._loss * chance:
             epochs = self.run.options.get("epochs", "")
-            more = str(3 * int(epochs)) if epochs.isdigit() else ""
+            more = str(5 * int(epochs)) if epochs.isdigit() else ""
             yield self.finding(
                 f"the loss fell by {progress:.0%} in the last fifth of the run",
                 round(0.8 * curve.last_step),
                 curve.last_step,
-                Remedy("train longer", "epochs", more),
+                Remedy("train several times as long", "epochs", more),
+                Remedy("let the learning rate fall to nothing", "schedule", "one_cycle"),
                 progress=progress,
                 last_loss=last.mean,
                 peak_lr=known_lr(self.run) or curve.peak_lr,

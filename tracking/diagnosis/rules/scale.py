@@ -16,7 +16,10 @@ __all__ = ["ExplodingActivations", "NonFinite", "Saturated"]
 
 
 class NonFinite(Rule):
-    """NaN or infinities, and where they were first."""
+    """NaN or infinities, and where they were first.
+
+    ``grown``: root mean square of a layer, in the steps before, from which they are an overflow.
+    """
 
     name = "non_finite"
     severity = "critical"
@@ -39,65 +42,98 @@ class NonFinite(Rule):
         }
     )
 
-    def __init__(self, run: RunContext) -> None:
+    def __init__(self, run: RunContext, *, grown: float = 1e3) -> None:
         super().__init__(run)
-        self._step: int | None = None
-        self._where = ""
-        self._share = 0.0
+        self._grown = grown
+        self._first: _Origin | None = None
+        self._share = self._largest = 0.0
         self._last = 0
+        self._loss_known = False
+        self._layers_known = -1
 
     def observe(self, stretch: Stretch) -> None:
         for figures in stretch.inputs:
             if figures.nonfinite:
-                self._note(figures.step, "the input", 0.0)
-        for layer, trace in stretch.layers.items():
-            if trace.nonfinite.any():
-                at = int(np.flatnonzero(trace.nonfinite)[0])
-                share = trace.nonfinite[at] / max(1, trace.count[at])
-                self._note(int(trace.step[at]), layer, float(share))
-                self._last = max(self._last, int(trace.step[trace.nonfinite > 0][-1]))
-        self._look_at_loss(stretch)
+                self._note(figures.step, 0, "the input")
+        for place, (layer, trace) in enumerate(stretch.layers.items(), start=1):
+            self._look_at_layer(place, layer, trace)
         for layer, gradient in stretch.gradients.items():
             if gradient.nonfinite.any():
                 at = int(np.flatnonzero(gradient.nonfinite)[0])
-                self._note(int(gradient.step[at]), f"the gradient at {layer}", 0.0)
+                self._note(int(gradient.step[at]), LATER, f"the gradient at {layer}")
+        self._look_at_loss(stretch)
+
+    def _look_at_layer(self, place: int, layer: str, trace: LayerTrace) -> None:
+        self._layers_known = max(self._layers_known, int(trace.step[-1]))
+        wrong = np.flatnonzero(trace.nonfinite)
+        if len(wrong):
+            at = int(wrong[0])
+            if self._note(int(trace.step[at]), place, layer):
+                self._share = float(trace.nonfinite[at] / max(1, trace.count[at]))
+            self._last = max(self._last, int(trace.step[wrong[-1]]))
+        if self._first is None:
+            sizes = _root_mean_square(trace)
+            self._largest = max(self._largest, float(np.nanmax(sizes, initial=0.0)))
 
     def _look_at_loss(self, stretch: Stretch) -> None:
-        if stretch.steps is not None and len(stretch.steps.step):
-            wrong = ~np.isfinite(stretch.steps.loss) & ~np.isnan(stretch.steps.lr)
-            wrong &= stretch.steps.batch_size > 0
-            known = np.isfinite(stretch.steps.loss).any() or self._loss_known
-            self._loss_known = bool(known)
-            if known and wrong.any():
-                self._note(int(stretch.steps.step[np.flatnonzero(wrong)[0]]), "the loss", 0.0)
+        if stretch.steps is None:
+            return
+        finite = np.isfinite(stretch.steps.loss)
+        self._loss_known = self._loss_known or bool(finite.any())  # else nobody tells it
+        if self._loss_known and not finite.all():
+            self._note(int(stretch.steps.step[np.flatnonzero(~finite)[0]]), LATER, "the loss")
 
-    _loss_known = False
-
-    def _note(self, step: int, where: str, share: float) -> None:
-        """Keep the first step; within a step, what comes first in the network."""
-        earlier = self._step is None or step < self._step
-        layer_first = step == self._step and self._where == "the loss" and where != "the loss"
-        if earlier or layer_first:
-            self._step, self._where, self._share = step, where, share
+    def _note(self, step: int, place: int, name: str) -> bool:
+        """Keep the first step and, within it, what comes first in the network."""
         self._last = max(self._last, step)
+        origin = _Origin(step, place, name)
+        if self._first is not None and origin >= self._first:
+            return False
+        self._first, self._share = origin, 0.0
+        return True
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        if self._step is None:
+        first = self._first
+        if first is None:
             return
-        remedies = [clip(), gentler_lr(self.run)]
-        if self.run.options.get("precision") == "fp16":
-            remedies.insert(0, Remedy("compute in a wider format", "precision", "bf16"))
-        if self._where == "the input":
-            remedies.insert(0, Remedy("remove the images that hold no numbers", "dataset"))
-        layers = () if self._where.startswith("the ") else (self._where,)
+        if first.place == LATER and not ended and self._layers_known < first.step:
+            return  # the layers of that step will tell more
         yield self.finding(
-            f"NaN or infinity, first in {self._where} at step {self._step}",
-            self._step,
+            f"NaN or infinity, first in {first.name} at step {first.step}",
+            first.step,
             self._last,
-            *remedies,
-            layers=layers,
+            *self._remedies(first),
+            layers=(first.name,) if 0 < first.place < LATER else (),
             share=self._share,
+            largest_before=self._largest,
         )
+
+    def _remedies(self, first: _Origin) -> list[Remedy]:
+        if first.place == 0:
+            return [Remedy("remove the images that hold no numbers", "dataset")]
+        if self.run.options.get("precision") == "fp16":
+            return [Remedy("compute in a wider format", "precision", "bf16"), clip()]
+        if self._largest > self._grown:
+            return [gentler_lr(self.run), clip(), with_norm()]
+        return [
+            clip(),
+            Remedy("go back to a checkpoint from before; look at the step's data"),
+            gentler_lr(self.run),
+        ]
+
+
+LATER = 1_000_000
+"""Place of what comes after every layer of a step."""
+
+
+@dataclass(frozen=True, order=True)
+class _Origin:
+    """Where something was seen; the earliest is the smallest."""
+
+    step: int
+    place: int
+    """Among the layers, from 1; 0 for the input."""
+    name: str
 
 
 class ExplodingActivations(Rule):

@@ -39,7 +39,8 @@ class VanishingStart(_StartRule):
     """Activations that become smaller and smaller with depth.
 
     Sizes are root mean squares. ``fall``: of the smallest beside the first layer's; ``near``:
-    largest size that is as good as nothing; ``layers``: how many must be so small.
+    largest size that is as good as nothing (a third of it needs no fall); ``layers``: how many
+    must be so small.
     """
 
     name = "vanishing_start"
@@ -78,7 +79,8 @@ class VanishingStart(_StartRule):
         smallest = min(inner, key=lambda name: sizes[name])
         fall = sizes[smallest] / max(sizes[names[0]], 1e-30)
         small = [name for name in inner if sizes[name] < self._near]
-        if fall < self._fall and len(small) >= self._layers:
+        vanished = fall < self._fall or sizes[smallest] < self._near / 3
+        if vanished and len(small) >= self._layers:
             yield self.finding(
                 f"at the start the activations fall to {sizes[smallest]:.2g} by {smallest}",
                 0,
