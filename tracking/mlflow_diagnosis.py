@@ -13,7 +13,8 @@ from rich.table import Table
 
 from tracking.diagnosis.evidence import EpochFigures
 from tracking.diagnosis.files import EVIDENCE, Evidence, write_evidence
-from tracking.diagnosis.folders import ARTIFACTS, OPTIONAL, Diagnosed, context_of, diagnosed
+from tracking.diagnosis.folders import Diagnosed, diagnosed
+from tracking.diagnosis.saved import ARTIFACTS, OPTIONAL, context_of
 from tracking.diagnosis.text import advice
 from tracking.diagnosis.thresholds import Thresholds
 from tracking.mlflow_report import download, find_run, run_facts

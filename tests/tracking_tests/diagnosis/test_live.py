@@ -133,9 +133,13 @@ def test_what_is_missing_is_said_and_the_rest_diagnosed(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "gradients")  # only there where it was wanted
     again = diagnosed(tmp_path)
     assert again.findings[0].rule == "dead_layer"
-    assert len(again.missing) == 2
-    assert "evidence.json cannot be read" in again.missing[0]
-    assert again.missing[1] == "hyperparameters/steps.parquet is not there"
+    damaged, config, steps = again.missing
+    assert damaged == "evidence.json: cannot be read as JSON of Layerscope"
+    assert config == "config.yaml is not there"
+    assert steps.startswith(
+        "hyperparameters/steps.parquet is not there; without it these rules see"
+    )
+    assert "lr_too_high" in steps
 
 
 def test_damaged_parts_are_left_out_and_named(tmp_path: Path) -> None:
@@ -157,6 +161,8 @@ def test_an_empty_folder_finds_nothing_and_says_why(tmp_path: Path) -> None:
     assert again.findings == ()
     assert [line.split()[0] for line in again.missing] == [
         "evidence.json",
+        "config.yaml",
+        "model_summary.json",
         "hyperparameters/steps.parquet",
         "activations/stats.parquet",
     ]
