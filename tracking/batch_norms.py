@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,30 +18,34 @@ __all__ = ["NormStats"]
 
 
 class NormStats:
-    """Compares, in the first validation batch after training, batch and running statistics.
+    """Compares batch and running statistics in the first validation batch after training.
 
-    One look at each batch-norm layer for each validation. ``tell`` is given what was found. The
-    running statistics are averages over training batches; where those are too small, their
-    variance is too uncertain, and validation, which normalises by the averages, goes astray.
+    ``before_forward`` is to be called before each forward pass of the model. Batch-norm layers have
+    hooks only in the first pass of a training and of a validation, since a hook that does nothing
+    costs time too. ``tell`` is given what was found, for each layer once in each validation.
     """
 
     def __init__(self, model: nn.Module, tell: Callable[[NormFigures], None]) -> None:
-        self.model: nn.Module = getattr(model, "_orig_mod", model)
         self.current_step = 0
         self._tell = tell
-        self._looked_at: dict[str, int] = {}
+        self._layers = [
+            (name, module)
+            for name, module in model.named_modules()
+            if isinstance(module, _BatchNorm) and module.track_running_stats
+        ]
         self._trained: dict[str, tuple[int, int]] = {}
+        self._training: bool | None = None
         self._handles: list[RemovableHandle] = []
 
-    def __enter__(self) -> Self:
-        for name, module in self.model.named_modules():
-            if isinstance(module, _BatchNorm) and module.track_running_stats:
-                hook = Hook(partial(self._before_forward, name))
+    def before_forward(self, training: bool) -> None:
+        """The model is about to be called, in training mode or for evaluation."""
+        if self._handles:
+            self.close()
+        if training != self._training:
+            self._training = training
+            for name, module in self._layers:
+                hook = Hook(partial(self._before_layer, name))
                 self._handles.append(module.register_forward_pre_hook(hook))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Remove the hooks. May be called twice."""
@@ -50,17 +54,14 @@ class NormStats:
         self._handles.clear()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _before_forward(self, name: str, module: _BatchNorm, inputs: tuple[Any, ...]) -> None:
+    def _before_layer(self, name: str, module: _BatchNorm, inputs: tuple[Any, ...]) -> None:
         [x, *_] = inputs
         if module.training:
             self._trained[name] = len(x), x.numel() // x.shape[1]
             return
-        if self._looked_at.get(name) == self.current_step:
-            return
         mean, var = module.running_mean, module.running_var
         if mean is None or var is None or x.numel() < 2 * x.shape[1]:
             return
-        self._looked_at[name] = self.current_step
         with torch.inference_mode(False), torch.no_grad():
             shift, scale = _distance(x.detach().float(), mean.float(), var.float(), module.eps)
         trained = self._trained.get(name, (0, 0))

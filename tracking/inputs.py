@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from tracking.diagnosis.evidence import InputFigures
-from tracking.layers import Hook
-from tracking.outputs import float_tensors, has_values
 from tracking.record_log import LOOK_EVERY
 
 __all__ = ["InputStats"]
@@ -21,40 +17,41 @@ __all__ = ["InputStats"]
 FIRST = 8
 """Steps at the beginning that are looked at; later ones only where the step is a power of two."""
 
+SAMPLES = 64
+"""Of a batch, at most, that are looked at."""
+
 
 class InputStats:
-    """Looks at the first input of a model in training mode, once in each step it looks at.
+    """Looks at the inputs of training steps, up to 64 samples of each: all at the beginning, and
+    then ever fewer.
 
-    ``tell`` is given what was found, when the step ends. Looking makes the host wait for the
-    device, so it is done in the first eight steps and then ever more seldom. Between looks the sum
-    of each input, which is not finite where one of its values is not, stays on the device until
-    there are sixteen of them; a step of which it is not finite is told of too.
+    ``tell`` is given what was found, when the step ends. Between looks, on an accelerator, each
+    input is summed, and sixteen sums come over at a time: one that is not finite is told of too. On
+    the CPU, where summing takes the training's time, that is done for the step in which it ends.
     """
 
-    def __init__(self, model: nn.Module, tell: Callable[[InputFigures], None]) -> None:
-        self.model: nn.Module = getattr(model, "_orig_mod", model)
+    def __init__(self, tell: Callable[[InputFigures], None]) -> None:
         self.current_step = 0
         self._tell = tell
         self._seen: InputFigures | None = None
+        self._current: Tensor | None = None
         self._sums: list[tuple[int, int, Tensor]] = []
-        self._handle: RemovableHandle | None = None
 
-    def __enter__(self) -> Self:
-        self._handle = self.model.register_forward_pre_hook(Hook(self._before_forward))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove the hook. May be called twice."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
-            self._check_sums()
+    def look(self, x: Tensor) -> None:
+        """Take the input (n, ...) of the step under way."""
+        step = self.current_step
+        if step < FIRST or step & (step - 1) == 0:
+            if self._seen is None and x.numel():
+                with torch.inference_mode(False), torch.no_grad():
+                    self._seen = _figures(step, x.detach()[:SAMPLES])
+        elif x.device.type == "cpu":
+            self._current = x
+        else:
+            with torch.inference_mode(False), torch.no_grad():
+                self._sums.append((step, len(x), x.detach().sum()))
 
     def note(self, labels: Tensor) -> None:
-        """Say which labels, integers (n,), belong to the input of the step under way."""
+        """Say which labels, integers (n,), belong to the step under way."""
         if self._seen is not None and labels.numel() and not labels.is_floating_point():
             low, high = torch.aminmax(labels)
             self._seen = replace(
@@ -68,30 +65,22 @@ class InputStats:
         """End the current step."""
         if self._seen is not None:
             self._tell(self._seen)
-            self._seen = None
+        self._seen = self._current = None
         self.current_step += 1
         if len(self._sums) >= LOOK_EVERY:
             self._check_sums()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if not model.training:
-            return
-        for x in float_tensors(inputs):
-            if has_values(x) and x.ndim > 1 and x.numel():
-                with torch.inference_mode(False), torch.no_grad():
-                    self._look(x.detach())
-                return
-
-    def _look(self, x: Tensor) -> None:
-        step = self.current_step
-        if step >= FIRST and step & (step - 1):
-            self._sums.append((step, len(x), x.sum()))
-        elif self._seen is None:
-            self._seen = _figures(step, x)
+    def close(self) -> None:
+        """Tell of what nobody knows yet; the step under way has failed, or there is none."""
+        if self._current is not None:
+            last = _figures(self.current_step, self._current.detach())
+            self._seen = last if last.nonfinite else None
+        if self._seen is not None:
+            self._tell(self._seen)
+        self._seen = self._current = None
+        self._check_sums()
 
     def _check_sums(self) -> None:
-        """Tell of steps whose inputs were not finite."""
         sums, self._sums = self._sums, []
         if not sums or torch.stack([one for *_, one in sums]).isfinite().all():
             return

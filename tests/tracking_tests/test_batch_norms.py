@@ -30,7 +30,9 @@ def test_distances_are_those_of_the_formulas() -> None:
     norm.running_mean.copy_(mean + torch.tensor([1.0, 0.0, -2.0]))
     norm.running_var.copy_(var * 4)
     found: list[NormFigures] = []
-    with NormStats(model, found.append), torch.no_grad():
+    stats = NormStats(model, found.append)
+    stats.before_forward(training=False)
+    with torch.no_grad():
         model.eval()(x)
     [one] = found
     shift = torch.tensor([-1.0, 0.0, 2.0]) / (4 * var + norm.eps).sqrt()
@@ -40,30 +42,41 @@ def test_distances_are_those_of_the_formulas() -> None:
     assert one.scale == pytest.approx(float(scale.square().mean().sqrt()), rel=1e-4)
 
 
-def test_one_look_for_each_validation_and_none_in_training() -> None:
-    model, found = network(), []
+def passes(stats: NormStats, model: nn.Module, *batches: torch.Tensor) -> None:
+    for x in batches:
+        stats.before_forward(model.training)
+        model(x)
+
+
+def test_one_look_for_each_validation_and_hooks_in_its_first_pass_alone() -> None:
+    model = network()
+    found: list[NormFigures] = []
     stats = NormStats(model, found.append)
-    with stats:
-        model.train()(torch.randn(4, 1, 6, 6))
-        for step in (5, 9):
-            stats.current_step = step
-            model.eval()
-            for _ in range(3):
-                model(torch.randn(4, 1, 6, 6))
-    assert [one.step for one in found] == [5, 9]
+    batches = [torch.randn(4, 1, 6, 6) for _ in range(3)]
+    for step in (5, 9):
+        passes(stats, model.train(), *batches)
+        assert not model[1]._forward_pre_hooks
+        stats.current_step = step
+        passes(stats, model.eval(), batches[0])
+        assert len(model[1]._forward_pre_hooks) == 1
+        passes(stats, model, *batches)
+        assert not model[1]._forward_pre_hooks
+    assert [(one.step, one.samples, one.values) for one in found] == [(5, 4, 64), (9, 4, 64)]
+    passes(stats, model.train(), batches[0])
+    stats.close()
+    stats.close()
     assert not model[1]._forward_pre_hooks
 
 
 def test_layers_without_running_statistics_and_tiny_batches_are_left_out() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.BatchNorm1d(3), nn.GroupNorm(1, 3))
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.GroupNorm(1, 3)).eval()
     found: list[NormFigures] = []
-    with NormStats(model, found.append):
-        model.eval()(torch.randn(1, 3))
-        assert found == []
-        model(torch.randn(5, 3))
-    assert [one.layer for one in found] == ["0"]
-    own = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False))
-    with NormStats(own, found.append):
-        own.eval()(torch.randn(5, 3))
+    stats = NormStats(model, found.append)
+    passes(stats, model, torch.randn(1, 3))
+    stats.close()
+    assert found == []
+    passes(NormStats(model, found.append), model, torch.randn(5, 3))
+    assert [(one.layer, one.samples) for one in found] == [("0", 0)]
+    own = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)).eval()
+    passes(NormStats(own, found.append), own, torch.randn(5, 3))
     assert len(found) == 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import fields, replace
 from itertools import chain
 
 from tracking.diagnosis.evidence import (
@@ -15,6 +15,7 @@ from tracking.diagnosis.evidence import (
     Stretch,
     UpdateTrace,
 )
+from tracking.diagnosis.losses import LossCurve
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.thresholds import Thresholds, check_thresholds
@@ -49,6 +50,9 @@ class Diagnosis:
         thresholds = thresholds or {}
         check_thresholds(thresholds, rules)
         self._rules = [rule(run, **thresholds.get(rule.name, {})) for rule in rules]
+        self._curve = LossCurve()
+        for one in self._rules:
+            one.curve = self._curve
         self._current: dict[str, list[Finding]] = {}
         self._found: dict[str, int] = {}
         self._step = 0
@@ -62,8 +66,13 @@ class Diagnosis:
     def observe(self, stretch: Stretch) -> list[Finding]:
         """Show the rules what has been recorded; gives what is found for the first time."""
         self._step = max(self._step, _last_step(stretch))
+        if stretch.steps is not None:
+            self._curve.add(stretch.steps)
+        there = {field.name for field in fields(stretch) if _some(getattr(stretch, field.name))}
         for rule in list(self._rules):
-            self._guarded(rule, stretch, ended=False)
+            # Most stretches have one part; rules that do not look at it have nothing new to say.
+            if not there.isdisjoint({rule.needs, *rule.also}) or rule.name not in self._current:
+                self._guarded(rule, stretch, ended=False)
         return self._news()
 
     def end(self) -> list[Finding]:
@@ -143,6 +152,10 @@ def _reached(start: int, direct: Mapping[int, set[int]]) -> set[int]:
         found |= new
         coming += new
     return found
+
+
+def _some(part: object) -> bool:
+    return part is not None and (not isinstance(part, Sized) or len(part) > 0)
 
 
 def _last_step(stretch: Stretch) -> int:

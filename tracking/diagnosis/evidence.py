@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,11 @@ class LayerTrace:
     dead_channels: Floats
     dead_lasting: Floats
     nonfinite: Ints
+
+    @cached_property
+    def size(self) -> Floats:
+        """Root mean square of the activations."""
+        return np.sqrt(self.mean * self.mean + self.std * self.std)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tracking.batch_norms import NormStats
 from tracking.diagnosis.engine import Diagnosis
@@ -27,7 +29,8 @@ from tracking.diagnosis.traces import (
     update_traces,
 )
 from tracking.inputs import InputStats
-from tracking.layers import layer_name
+from tracking.layers import Hook, layer_name
+from tracking.outputs import float_tensors, has_values
 from tracking.records import Finding, GradientRecord, HyperParams, LayerStats, UpdateRecord
 
 __all__ = ["LiveDiagnosis"]
@@ -53,12 +56,13 @@ class LiveDiagnosis:
         self.current_step = 0
         self._announce = announce
         self._evidence = Evidence(run)
-        self._inputs = InputStats(model, self._input)
-        self._norms = NormStats(model, self._norm)
+        self._model: nn.Module = getattr(model, "_orig_mod", model)
+        self._inputs = InputStats(self._input)
+        self._norms = NormStats(self._model, self._norm)
+        self._handle: RemovableHandle | None = None
 
     def __enter__(self) -> Self:
-        self._inputs.__enter__()
-        self._norms.__enter__()
+        self._handle = self._model.register_forward_pre_hook(Hook(self._before_forward))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -66,6 +70,9 @@ class LiveDiagnosis:
 
     def close(self) -> None:
         """Remove the hooks. May be called twice."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
         self._inputs.close()
         self._norms.close()
 
@@ -115,6 +122,14 @@ class LiveDiagnosis:
             write_evidence(self._evidence, directory / EVIDENCE),
         ]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._norms.before_forward(model.training)
+        if model.training:
+            x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else _first_tensor(inputs)
+            if x is not None and x.ndim > 1 and x.is_floating_point() and has_values(x):
+                self._inputs.look(x)
+
     def _input(self, figures: InputFigures) -> None:
         self._evidence.inputs.append(figures)
         self._look(Stretch(inputs=[figures]))
@@ -130,6 +145,10 @@ class LiveDiagnosis:
         if self._announce is not None:
             for finding in new:
                 self._announce(finding)
+
+
+def _first_tensor(inputs: Any) -> Tensor | None:
+    return next(float_tensors(inputs), None)
 
 
 def _kinds(model: nn.Module) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracking.diagnosis.evidence import RunContext, StepTrace
+from tracking.diagnosis.evidence import Floats, RunContext, StepTrace
 
 __all__ = ["Level", "LossCurve", "completed"]
 
@@ -47,25 +47,27 @@ class LossCurve:
 
     def add(self, trace: StepTrace) -> None:
         """Take further steps, in order."""
-        for step, loss, lr in zip(
-            trace.step.tolist(), trace.loss.tolist(), trace.lr.tolist(), strict=True
-        ):
-            self.last_step = step
-            if math.isfinite(loss):
-                self._add(loss, lr)
+        if len(trace.step):
+            self.last_step = int(trace.step[-1])
+        known = np.isfinite(trace.loss)
+        if known.any():
+            self._add(trace.loss[known], trace.lr[known])
 
-    def _add(self, loss: float, lr: float) -> None:
+    def _add(self, losses: Floats, lrs: Floats) -> None:
         if self.steps == 0:
-            self.first, self.first_lr, self._before = loss, lr, loss
-        if self.steps == BINS * self._width:
+            self.first, self.first_lr = float(losses[0]), float(lrs[0])
+            self._before = self.first
+        while self.steps + len(losses) > BINS * self._width:
             self._sums[: BINS // 2] = self._sums[0::2] + self._sums[1::2]
             self._sums[BINS // 2 :] = 0
             self._width *= 2
-        difference = loss - self._before
-        self._sums[self.steps // self._width] += (1.0, loss, difference * difference, lr)
-        self._before = loss
-        self.peak_lr = max(self.peak_lr, lr)
-        self.steps += 1
+        places = (self.steps + np.arange(len(losses))) // self._width
+        differences = np.diff(losses, prepend=self._before)
+        ones = np.ones_like(losses)
+        np.add.at(self._sums, places, np.stack([ones, losses, differences**2, lrs], axis=1))
+        self._before = float(losses[-1])
+        self.peak_lr = max(self.peak_lr, float(lrs.max()))
+        self.steps += len(losses)
 
     def level(self, begin: float, end: float) -> Level:
         """The steps between two shares of the run so far; NaN where there are none."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracking.diagnosis.evidence import RunContext, Stretch
+from tracking.diagnosis.losses import LossCurve
 from tracking.records import Finding, Remedy
 
 __all__ = ["Rule", "Spell"]
@@ -32,6 +33,8 @@ class Rule(ABC):
     severity: ClassVar[str]
     needs: ClassVar[str]
     """The part of a Stretch without which it finds nothing, or ``data``."""
+    also: ClassVar[frozenset[str]] = frozenset()
+    """Further parts that it looks at."""
     cause: ClassVar[str]
     """Why what it finds happens, in one sentence."""
     explains: ClassVar[frozenset[str]] = frozenset()
@@ -39,10 +42,11 @@ class Rule(ABC):
 
     def __init__(self, run: RunContext) -> None:
         self.run = run
+        self.curve = LossCurve()
+        """The losses so far, kept by whoever shows the rule stretches, for all rules together."""
 
-    @abstractmethod
-    def observe(self, stretch: Stretch) -> None:
-        """Take note of what has been recorded."""
+    def observe(self, stretch: Stretch) -> None:  # noqa: B027 - some need only the losses
+        """Take note of what has been recorded; ``curve`` has its losses already."""
 
     @abstractmethod
     def findings(self, ended: bool) -> Iterator[Finding]:

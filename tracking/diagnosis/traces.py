@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,8 +47,8 @@ def update_traces(records: Sequence[UpdateRecord]) -> dict[str, UpdateTrace]:
 
 
 def step_trace(records: Sequence[HyperParams]) -> StepTrace:
-    """Steps of the first parameter group, which every step has."""
-    first = records[0].group if records else ""
+    """Steps of the first parameter group, which every step has; there is at least one."""
+    first = records[0].group
     return _trace(StepTrace, [r for r in records if r.group == first])
 
 
@@ -80,13 +81,18 @@ def _by_name(kind: type[Trace], records: Sequence[Any], name: str) -> dict[str, 
 
 
 def _trace(kind: type[Trace], records: Sequence[Any]) -> Trace:
-    return kind(**{field.name: _values(field.name, records) for field in fields(kind)})
+    names = _field_names(kind)
+    columns = zip(*map(attrgetter(*names), records), strict=True)
+    arrays: dict[str, Any] = {
+        # None, where there is no value, becomes NaN.
+        name: np.array(column, np.int64 if name in WHOLE else np.float64)
+        for name, column in zip(names, columns, strict=True)
+    }
+    return kind(**arrays)
 
 
-def _values(name: str, records: Sequence[Any]) -> npt.NDArray[Any]:
-    # None, where there is no value, becomes NaN.
-    kind = np.int64 if name in WHOLE else np.float64
-    return np.array([getattr(r, name) for r in records], kind)
+def _field_names(kind: type[Trace]) -> tuple[str, ...]:
+    return tuple(kind.__dataclass_fields__)
 
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:

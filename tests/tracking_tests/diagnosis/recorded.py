@@ -126,6 +126,8 @@ def stretches(whole: Stretch, size: int) -> Iterator[Stretch]:
 def looked_at(rule: Rule, whole: Stretch, size: int = 16) -> Rule:
     """The rule after it has seen all of a recording, in portions."""
     for stretch in stretches(whole, size):
+        if stretch.steps is not None:
+            rule.curve.add(stretch.steps)
         rule.observe(stretch)
     return rule
 

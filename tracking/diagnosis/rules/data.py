@@ -211,9 +211,6 @@ class TrainValidOverlap(Rule):
         super().__init__(run)
         self._share = share
 
-    def observe(self, stretch: Stretch) -> None:
-        pass  # known before training
-
     def findings(self, ended: bool) -> Iterator[Finding]:
         data = self.run.data
         if data is not None and data.overlap and data.overlap >= self._share * data.valid:

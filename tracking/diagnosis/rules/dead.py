@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from tracking.diagnosis.evidence import LayerTrace, RunContext, Stretch
 from tracking.diagnosis.rule import Rule, Spell
 from tracking.diagnosis.rules.advice import gentler_lr, kaiming, leaky, with_norm
@@ -111,9 +109,8 @@ class DeadUnits(Rule):
 
     def _look(self, layer: str, trace: LayerTrace) -> None:
         state = self._layers.setdefault(layer, _Dying(Spell(self._steps)))
-        shares = np.nan_to_num(trace.dead_lasting)
-        state.spell.add(trace.step, shares >= self._share)
-        state.last = float(shares[-1])
+        state.spell.add(trace.step, trace.dead_lasting >= self._share)
+        state.last = float(trace.dead_lasting[-1])
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         died = {

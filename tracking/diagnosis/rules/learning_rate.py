@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tracking.diagnosis.evidence import RunContext, Stretch
-from tracking.diagnosis.losses import LossCurve, completed
+from tracking.diagnosis.losses import completed
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules.advice import clip, known_lr, lr, usual_lr, warm_up, with_norm
 from tracking.diagnosis.rules.dead import RECTIFIERS
@@ -176,6 +176,7 @@ class ShortWarmUp(Rule):
     name = "short_warm_up"
     severity = "warning"
     needs = "steps"
+    also = frozenset({"layers"})
     cause = (
         "Untrained weights have steep, unrelated gradients, and an optimizer's averages know "
         "nothing yet: full steps from the beginning throw the network far off."
@@ -206,28 +207,28 @@ class ShortWarmUp(Rule):
         self._lr, self._jump = lr, jump
         self._dying, self._within = dying, within
         self._silent: dict[str, tuple[float, float]] = {}
-        self._curve = LossCurve()
         self._worst = 0.0
         self._step = 0
 
     def observe(self, stretch: Stretch) -> None:
-        for layer, trace in stretch.layers.items():
+        early = [name for name, trace in stretch.layers.items() if trace.step[0] < self._within]
+        for layer in early:
+            trace = stretch.layers[layer]
             silent = trace.dead_channels[trace.step < self._within]
             if len(silent) and self.run.kinds.get(layer) in RECTIFIERS:
                 first, most = self._silent.get(layer, (silent[0], 0.0))
                 self._silent[layer] = first, float(np.fmax(most, np.nanmax(silent, initial=0)))
         if stretch.steps is None:
             return
-        self._curve.add(stretch.steps)
-        early = stretch.steps.step < self._within
-        if early.any():
-            losses = np.where(np.isfinite(stretch.steps.loss), stretch.steps.loss, -np.inf)[early]
+        begun = stretch.steps.step < self._within
+        if begun.any():
+            losses = np.where(np.isfinite(stretch.steps.loss), stretch.steps.loss, -np.inf)[begun]
             if losses.max() > self._worst:
                 self._worst = float(losses.max())
-                self._step = int(stretch.steps.step[early][losses.argmax()])
+                self._step = int(stretch.steps.step[begun][losses.argmax()])
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        curve = self._curve
+        curve = self.curve
         if not curve.steps or not self.run.classes:
             return
         start = max(curve.first, math.log(max(2, self.run.classes)))
@@ -260,6 +261,7 @@ class LrTooLow(Rule):
     name = "lr_too_low"
     severity = "warning"
     needs = "steps"
+    also = frozenset({"layers"})
     cause = "The steps are so short that the weights are still near where they began."
     explains = frozenset(
         {
@@ -283,20 +285,17 @@ class LrTooLow(Rule):
         super().__init__(run)
         self._fall, self._drift = fall, drift
         self._usual, self._steps = usual, steps
-        self._curve = LossCurve()
         self._first: dict[str, float] = {}
         self._now: dict[str, float] = {}
 
     def observe(self, stretch: Stretch) -> None:
-        if stretch.steps is not None:
-            self._curve.add(stretch.steps)
         for layer, trace in stretch.layers.items():
-            sizes = np.sqrt(trace.std**2 + trace.mean**2)
-            self._first.setdefault(layer, float(sizes[0]))
-            self._now[layer] = float(np.median(sizes))
+            if layer not in self._first:
+                self._first[layer] = float(trace.size[0])
+            self._now[layer] = float(trace.size[-1])
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        curve = self._curve
+        curve = self.curve
         if not ended or curve.steps < self._steps:
             return
         last = curve.level(0.9, 1.0)
@@ -353,14 +352,9 @@ class HighFinalLr(Rule):
         super().__init__(run)
         self._lr, self._usual, self._noise = lr, usual, noise
         self._progress, self._steps = progress, steps
-        self._curve = LossCurve()
-
-    def observe(self, stretch: Stretch) -> None:
-        if stretch.steps is not None:
-            self._curve.add(stretch.steps)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        curve = self._curve
+        curve = self.curve
         if not ended or curve.steps < self._steps or not completed(self.run, curve):
             return
         before, last = curve.level(0.5, 0.75), curve.level(0.75, 1.0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from tracking.diagnosis.evidence import EpochFigures, RunContext, Stretch
-from tracking.diagnosis.losses import LossCurve, completed
+from tracking.diagnosis.losses import completed
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules.advice import known_lr, lr, usual_lr
 from tracking.records import Finding, Remedy
@@ -31,14 +31,9 @@ class LossNotDecreasing(Rule):
     def __init__(self, run: RunContext, *, fall: float = 0.05, steps: float = 60) -> None:
         super().__init__(run)
         self._fall, self._steps = fall, steps
-        self._curve = LossCurve()
-
-    def observe(self, stretch: Stretch) -> None:
-        if stretch.steps is not None:
-            self._curve.add(stretch.steps)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        curve = self._curve
+        curve = self.curve
         half = (self.run.total_steps or 0) / 2
         if curve.steps < max(self._steps, 0 if ended else half):
             return
@@ -158,31 +153,29 @@ class Overfitting(_EpochRule):
 
     name = "overfitting"
     severity = "warning"
+    also = frozenset({"steps"})
     cause = "The network has learned the training images by heart, with what is chance in them."
 
     def __init__(self, run: RunContext, *, rise: float = 0.25, gap: float = 1.0) -> None:
         super().__init__(run)
         self._rise, self._gap = rise, gap
-        self._curve = LossCurve()
         self._best = math.inf
         self._best_step = 0
 
     def observe(self, stretch: Stretch) -> None:
         super().observe(stretch)
-        if stretch.steps is not None:
-            self._curve.add(stretch.steps)
         for figures in stretch.epochs:
             if figures.loss < self._best:
                 self._best, self._best_step = figures.loss, figures.step
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         last = self._last
-        if last is None or self._epochs < 3 or not self._curve.steps:
+        if last is None or self._epochs < 3 or not self.curve.steps:
             return
-        train = self._curve.level(0.9, 1.0).mean
+        train = self.curve.level(0.9, 1.0).mean
         risen = last.loss > (1 + self._rise) * self._best
         apart = last.loss > (1 + self._gap) * train
-        fitted = train < 0.5 * self._curve.first
+        fitted = train < 0.5 * self.curve.first
         if risen and apart and fitted:
             yield self.finding(
                 f"validation loss is {last.loss:.3g}, its best was {self._best:.3g} at step "
@@ -207,6 +200,7 @@ class StoppedTooEarly(_EpochRule):
 
     name = "stopped_too_early"
     severity = "warning"
+    also = frozenset({"steps"})
     cause = "The run ended before the network had learned what it can learn."
 
     def __init__(
@@ -221,15 +215,9 @@ class StoppedTooEarly(_EpochRule):
         super().__init__(run)
         self._progress, self._lr = progress, lr
         self._loss, self._steps = loss, steps
-        self._curve = LossCurve()
-
-    def observe(self, stretch: Stretch) -> None:
-        super().observe(stretch)
-        if stretch.steps is not None:
-            self._curve.add(stretch.steps)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        curve = self._curve
+        curve = self.curve
         if not ended or curve.steps < self._steps or not completed(self.run, curve):
             return
         before, last = curve.level(0.6, 0.8), curve.level(0.8, 1.0)

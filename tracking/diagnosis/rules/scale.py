@@ -24,6 +24,7 @@ class NonFinite(Rule):
     name = "non_finite"
     severity = "critical"
     needs = "layers"
+    also = frozenset({"inputs", "steps", "gradients"})
     cause = (
         "An overflow, a division by zero or damaged data; from there it spreads through every "
         "layer, and through the update into the weights."
@@ -72,8 +73,7 @@ class NonFinite(Rule):
                 self._share = float(trace.nonfinite[at] / max(1, trace.count[at]))
             self._last = max(self._last, int(trace.step[wrong[-1]]))
         if self._first is None:
-            sizes = _root_mean_square(trace)
-            self._largest = max(self._largest, float(np.nanmax(sizes, initial=0.0)))
+            self._largest = max(self._largest, float(np.fmax.reduce(trace.size)))
 
     def _look_at_loss(self, stretch: Stretch) -> None:
         if stretch.steps is None:
@@ -165,12 +165,12 @@ class ExplodingActivations(Rule):
 
     def observe(self, stretch: Stretch) -> None:
         for layer, trace in stretch.layers.items():
-            size = _root_mean_square(trace)
+            size = trace.size
             first = self._first.setdefault(layer, float(size[0]))
             spell = self._spells.setdefault(layer, Spell(self._steps))
             large = (size > self._scale) & (size > self._growth * first)
             spell.add(trace.step, large | (size > self._scale * self._growth))
-            self._worst[layer] = max(self._worst.get(layer, 0.0), float(np.nanmax(size, initial=0)))
+            self._worst[layer] = max(self._worst.get(layer, 0.0), float(np.fmax.reduce(size)))
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         layers = [layer for layer, spell in self._spells.items() if spell.lasted]
@@ -267,10 +267,6 @@ class Saturated(Rule):
                 layers=tuple(stuck),
                 level=stuck[worst].level,
             )
-
-
-def _root_mean_square(trace: LayerTrace) -> Floats:
-    return np.sqrt(trace.std**2 + trace.mean**2)
 
 
 def _level(trace: LayerTrace, low: float, high: float) -> Floats:
