@@ -102,12 +102,12 @@ def _marks(report: RunReport) -> list[dict[str, Any]]:
     """Where findings begin, to be drawn into the charts."""
     return [
         {
-            "rule": finding.rule,
+            "number": number,
             "severity": finding.severity,
             "step": finding.first_step,
             "layers": [short(layer) for layer in finding.layers],
         }
-        for finding in (report.findings or ())[:MOST_MARKS]
+        for number, finding in enumerate((report.findings or ())[:MOST_MARKS], start=1)
     ]
 
 

@@ -77,7 +77,7 @@ def test_a_loss_that_becomes_nan(command: Command, tmp_path: Path) -> None:
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert names == {
         *("config.yaml", "model_summary.txt", "model_summary.json"),
-        *("hyperparameters", "activations", "report.html"),
+        *("hyperparameters", "activations", "report.html", "diagnosis.json", "evidence.json"),
     }
     assert run.data.params["lr_max"] == "1e+30"
     assert names_in(tmp_path / "records") == []

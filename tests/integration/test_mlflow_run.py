@@ -108,6 +108,7 @@ def test_a_run_leaves_what_the_contract_says_and_its_config_repeats_it(
     assert len(pictures) in {2, 4}
     assert artifacts(run) - pictures == {
         *("config.yaml", "model_summary.txt", "model_summary.json", "report.html"),
+        *("diagnosis.json", "evidence.json"),
         *("hyperparameters/steps.parquet", "hyperparameters/schedule.png"),
         *("activations/stats.parquet", "activations/color_dim.png"),
         *("activations/layer_stats.png",),

@@ -113,6 +113,7 @@ def test_evaluation_weights_samples_and_leaves_smoothing_out(loaders: LoadersMak
         scores = model.eval()(x)
     assert result.loss == pytest.approx(float(F.cross_entropy(scores, y)), rel=1e-6)
     assert result.accuracy == pytest.approx(float((scores.argmax(1) == y).float().mean()))
+    assert result.top_class == pytest.approx(int(scores.argmax(1).bincount().max()) / 21)
     evaluate(model, train, CPU)
     assert not model.training
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.tracking_tests.reports import LAYERS, MODEL, facts, numbers, random_layer, run_folder
-from tracking.records import DatasetInfo
+from tracking.records import DatasetInfo, Finding
 from tracking.report import SECTIONS, render, write_report
 from tracking.report_data import RunReport, read_report
 from tracking.step_columns import StepColumns
@@ -192,3 +193,26 @@ def test_values_that_json_does_not_have(tmp_path: Path) -> None:
     steps.loss_smooth[-1] = np.inf
     data = numbers(render(report))
     assert data["steps"]["loss"][-1] is data["steps"]["loss_smooth"][-1] is None
+
+
+def test_findings_stand_at_the_top_with_marks_in_the_charts(tmp_path: Path) -> None:
+    report = read_report(facts(), run_folder(tmp_path))
+    page = render(report)
+    assert SECTIONS[0].name == "diagnosis"
+    assert "conv1.relu gives nothing but zeros &lt;since&gt; step 20" in page
+    assert "1 · critical" in page
+    assert "<code>--lr-max 0.001</code>" in page
+    assert numbers(page)["marks"] == [
+        {"number": 1, "severity": "critical", "step": 20, "layers": ["conv1.relu"]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("findings", "text"), [([], "Nothing found."), (None, "has not been diagnosed")]
+)
+def test_a_sound_run_and_one_that_nobody_has_looked_at(
+    tmp_path: Path, findings: list[Finding] | None, text: str
+) -> None:
+    report = replace(read_report(facts(), run_folder(tmp_path)), findings=findings)
+    assert text in render(report)
+    assert numbers(render(report))["marks"] == []

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tests.tracking_tests.reports import facts
+from tests.tracking_tests.reports import FINDING, facts
 from tracking.report_data import RunFacts, RunReport
 from tracking.report_text import (
     as_date,
@@ -70,3 +70,12 @@ def test_commands_can_be_pasted() -> None:
     assert commands[0] == "git checkout abc123"
     assert "--run-id 'a b; rm -rf x'" in commands[1]
     assert commands[2] == "python layerscope.py train --config config.yaml"
+
+
+def test_the_description_says_what_is_wrong_and_what_to_do() -> None:
+    note = run_note(facts(), [FINDING])
+    assert "### Diagnosis" in note
+    assert "- **critical**: conv1.relu gives nothing but zeros &#60;since&#62; step 20." in note
+    assert "Try: lower it (--lr-max 0.001)." in note
+    assert "Nothing found." in run_note(facts(), [])
+    assert "### Diagnosis" not in run_note(facts())

@@ -84,12 +84,20 @@ class Rule(ABC):
     def _usable(self, remedy: Remedy) -> Remedy | None:
         """The remedy as this run can use it; None where it has it already."""
         options = self.run.options
-        if remedy.option and remedy.value and options.get(remedy.option) == remedy.value:
+        if remedy.value and _same(options.get(remedy.option), remedy.value):
             return None
         readers = OF_MODELS.get(remedy.option, frozenset())
         if readers and options.get("model", "") not in readers:
             return Remedy(remedy.text)  # other models do not read the option
         return remedy
+
+
+def _same(one: str | None, other: str) -> bool:
+    """Whether two texts give an option the same value."""
+    try:
+        return one is not None and float(one) == float(other)
+    except ValueError:
+        return one == other
 
 
 class Spell:

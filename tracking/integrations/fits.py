@@ -13,17 +13,23 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from tracking.activations import ActivationStats
+from tracking.diagnosis.text import line
 from tracking.errors import BadOption, RecordsWaiting, did_you_mean
 from tracking.hyperparameters import Recorder
 from tracking.integrations.steps import StepBatches
 from tracking.reasons import one_line
 from tracking.recording import RecordingOptions, RunRecord
+from tracking.records import Finding
 
 __all__ = ["FitRecords", "RunAddress"]
 
 log = logging.getLogger("layerscope")
 
 OF_A_FIT = {"_open", "_batches", "_record", "_recording", "_samples", "_scaler", "_steps"}
+
+
+def _warn(finding: Finding) -> None:
+    log.warning("%s", line(finding))
 
 
 class RunAddress(NamedTuple):
@@ -122,6 +128,7 @@ class FitRecords:
                 first_step=first_step,
                 options=self.options,
                 scaler=scaler,
+                announce=_warn,
             )
             opened.enter_context(record)
             self._open = opened.pop_all()

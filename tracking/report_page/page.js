@@ -70,15 +70,23 @@
     return { type: "log", title: { text: "logarithmic" }, dtick: Math.ceil(powers / 6), exponentformat: "power" };
   }
 
-  // Where findings begin. In a chart of one layer only those about it, or about no layer, are shown.
+  // Where findings begin, by their number on the page; what begins close together shares a line. In a
+  // chart of one layer only those about it, or about no layer, are shown.
   function marks(layer) {
-    const here = data.marks.filter((mark) => !layer || !mark.layers.length || mark.layers.includes(layer));
-    const steps = [...new Set(here.map((mark) => mark.step))];
-    return steps.map((step) => {
-      const found = here.filter((mark) => mark.step === step);
-      const worst = found.some((mark) => mark.severity === "critical") ? "--bad" : "--open";
-      return { type: "line", xref: "x", yref: "paper", x0: step, x1: step, y0: 0, y1: 1, line: { color: css(worst), width: 1.5, dash: "dot" },
-        label: { text: found.map((mark) => mark.rule).join(", "), textangle: 0, textposition: "end", xanchor: step > lastStep() / 2 ? "right" : "left", font: { size: 10.5, color: css(worst) } } };
+    const here = data.marks.filter((mark) => !layer || !mark.layers.length || mark.layers.includes(layer)).sort((a, b) => a.step - b.step);
+    const near = lastStep() / 25;
+    const groups = [];
+    for (const mark of here) {
+      const last = groups[groups.length - 1];
+      if (last && mark.step - last[0].step <= near) last.push(mark);
+      else groups.push([mark]);
+    }
+    return groups.map((found) => {
+      const step = found[0].step;
+      const color = css(found.some((mark) => mark.severity === "critical") ? "--bad" : "--open");
+      return { type: "line", xref: "x", yref: "paper", x0: step, x1: step, y0: 0, y1: 1, line: { color, width: 1.5, dash: "dot" },
+        label: { text: `<b>${found.map((mark) => mark.number).sort((a, b) => a - b).join(", ")}</b>`, textangle: 0, textposition: "end", yanchor: "top",
+          xanchor: step > lastStep() / 2 ? "right" : "left", font: { size: 12, color } } };
     });
   }
 

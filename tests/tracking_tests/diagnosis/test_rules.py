@@ -434,6 +434,30 @@ def test_dead_units_count_from_where_they_fell_silent() -> None:
     assert finding.first_step == 30  # 19 steps before they had been silent for 20
 
 
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"model": "simple_cnn"}, [("init", "kaiming"), ("norm", "batch")]),
+        ({"model": "simple_cnn", "init": "kaiming"}, [("norm", "batch")]),
+        ({"model": "simple_cnn", "norm": "batch"}, [("init", "kaiming")]),
+        ({"model": "my.own:factory"}, [("init", "kaiming"), ("", "")]),
+    ],
+)
+def test_remedies_are_those_that_the_run_can_use_and_does_not_use_yet(
+    options: dict[str, str], advice: list[tuple[str, str]]
+) -> None:
+    whole = Stretch(layers=sizes(5, 20, 60, 90))
+    [finding] = found(BY_NAME["poor_initialisation"], whole, replace(CNN, options=options))
+    assert [(remedy.option, remedy.value) for remedy in finding.remedies] == advice
+
+
+def test_values_of_options_are_compared_as_numbers() -> None:
+    whole = Stretch(steps=losses([2.3, 8.0, 5.0, 3.0, *decaying[:60]]))
+    begun = replace(CNN, options={**CNN.options, "div": "25.0"})
+    [finding] = found(BY_NAME["short_warm_up"], whole, begun)
+    assert [remedy.option for remedy in finding.remedies] == ["schedule"]
+
+
 def test_units_that_come_back_are_no_longer_dead() -> None:
     gone = [0.6 if 20 <= n < 50 else 0.0 for n in range(90)]
     assert (

@@ -114,6 +114,8 @@ def test_records_that_wait_are_a_warning(
     assert "they wait; send them with replay" in caplog.text
     assert sorted(seen["sink"].logged_artifacts) == [
         "activations/stats.parquet",
+        "diagnosis.json",
+        "evidence.json",
         "hyperparameters/steps.parquet",
     ]
 

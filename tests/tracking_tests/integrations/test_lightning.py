@@ -217,7 +217,8 @@ def test_records_go_to_the_run_of_the_logger(parts: Any) -> None:
     points = history(sqlite_store(), logger.run_id, "train/loss")
     assert sorted(step for _, step, _ in points) == list(range(8))
     folders = MlflowClient(sqlite_store()).list_artifacts(logger.run_id)
-    assert {it.path for it in folders} == {"activations", "hyperparameters"}
+    files = {"diagnosis.json", "evidence.json"}
+    assert {it.path for it in folders} == {"activations", "hyperparameters"} | files
     assert names_in() == ["records"]
 
 
