@@ -260,6 +260,8 @@ class RunConfig(_Options):
                     f"{name} has no meaning for schedule={self.schedule}; "
                     f"schedules that have it: {', '.join(having)}"
                 )
+        if self.stop_on != "none" and not (self.diagnose and self.record):
+            raise ValueError(f"stop_on={self.stop_on} needs diagnose=true and record=true")
         if self.schedule == "one_cycle_linear" and (self.pct_start or 0) > 0.5:
             raise ValueError(
                 f"pct_start={self.pct_start} leaves no room for the fall of one_cycle_linear, "

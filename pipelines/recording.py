@@ -83,13 +83,16 @@ class Recording(Callback):
         self._record = self._open.enter_context(record)
         self._pictures = EpochPictures(self.activation_stats, self.sink, fit.epochs)
 
+    def before_batch(self, fit: Fit) -> None:
+        # Before the loss, which cannot be computed of labels that are out of range.
+        self._record.note(labels=fit.labels)
+
     def before_step(self, fit: Fit) -> None:
         self._record.note(
             loss=fit.loss,
             batch_size=fit.batch_size,
             epoch=fit.epoch,
             step=fit.step,
-            labels=fit.labels,
         )
 
     def after_batch(self, fit: Fit) -> None:

@@ -28,7 +28,8 @@ from tracking.activations import ActivationStats
 from tracking.diagnosis.evidence import RunContext
 from tracking.errors import BadOption
 from tracking.hyperparameters import Recorder
-from tracking.layers import check_layers, select_layers
+from tracking.layers import select_layers
+from tracking.recording import RecordingOptions
 from tracking.records import DatasetInfo, Finding, Metric
 from tracking.sink import NullSink, Sink
 
@@ -92,7 +93,7 @@ def prepare(config: RunConfig) -> Setup:
 
     Raises BadInput: an option, the data or the model cannot be used. Nothing has been started then.
     """
-    check_layers(config.layers)
+    RecordingOptions.of(config)  # whether layers and thresholds can be used
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -159,7 +160,9 @@ def run_context(setup: Setup) -> RunContext:
     return RunContext(
         options=setup.config.flat(),
         classes=data.num_classes,
-        data=data_facts(data.train, data.valid, data.num_classes),
+        data=data_facts(data.train, data.valid, data.num_classes)
+        if setup.config.diagnose
+        else None,
     )
 
 

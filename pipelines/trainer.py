@@ -155,9 +155,9 @@ class Trainer:
     def _one_batch(self, fit: Fit, group: list[Batch]) -> None:
         fit.values = fit.schedule(fit.step)
         apply_values(self.optimizer, fit.values)
+        fit.labels = group[0].y
         with self._level(fit, "batch"):
             fit.batch_size = sum(len(batch.y) for batch in group)
-            fit.labels = group[0].y
             fit.loss = self._step.gradients(group)
             self._callbacks.call("before_step", fit)
             self._step.update()
@@ -208,7 +208,8 @@ def evaluate(
             correct += (answers == y).sum()
             if not len(predicted):
                 predicted = predicted.new_zeros(scores.shape[1])
-            predicted += torch.bincount(answers, minlength=len(predicted))
+            # Not bincount, which makes the host wait for the largest answer.
+            predicted.index_add_(0, answers, torch.ones_like(answers))
             samples += len(y)
     model.train(was_training)
     top = int(predicted.max()) / samples

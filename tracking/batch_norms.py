@@ -25,8 +25,10 @@ class NormStats:
     costs time too. ``tell`` is given what was found, for each layer once in each validation.
     """
 
-    def __init__(self, model: nn.Module, tell: Callable[[NormFigures], None]) -> None:
-        self.current_step = 0
+    def __init__(
+        self, model: nn.Module, tell: Callable[[NormFigures], None], first_step: int = 0
+    ) -> None:
+        self.current_step = first_step
         self._tell = tell
         self._layers = [
             (name, module)
@@ -55,9 +57,13 @@ class NormStats:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_layer(self, name: str, module: _BatchNorm, inputs: tuple[Any, ...]) -> None:
-        [x, *_] = inputs
-        if module.training:
-            self._trained[name] = len(x), x.numel() // x.shape[1]
+        # Compiled code calls the hooks that it was compiled with, also when they have been removed.
+        if not self._handles or not inputs:
+            return
+        x = inputs[0]
+        if self._training:
+            if module.training:  # a frozen layer does not normalise by its batch
+                self._trained[name] = len(x), x.numel() // x.shape[1]
             return
         mean, var = module.running_mean, module.running_var
         if mean is None or var is None or x.numel() < 2 * x.shape[1]:

@@ -14,9 +14,12 @@ from tracking.record_log import LOOK_EVERY
 
 __all__ = ["InputStats"]
 
+IGNORED = -100
 FIRST = 8
 """Steps at the beginning that are looked at; later ones only where the step is a power of two."""
 
+ENOUGH = 16
+"""Steps with values that are not finite, of which it is told: they need not be all."""
 SAMPLES = 64
 """Of a batch, at most, that are looked at."""
 
@@ -27,12 +30,15 @@ class InputStats:
 
     ``tell`` is given what was found, when the step ends. Between looks, on an accelerator, each
     input is summed, and sixteen sums come over at a time: one that is not finite is told of too. On
-    the CPU, where summing takes the training's time, that is done for the step in which it ends.
+    the CPU, where summing takes the training's time, only the input of a step that fails is looked
+    at so. ``first_step``: steps done before, in a run that goes on.
     """
 
-    def __init__(self, tell: Callable[[InputFigures], None]) -> None:
-        self.current_step = 0
+    def __init__(self, tell: Callable[[InputFigures], None], first_step: int = 0) -> None:
+        self.current_step = self._first_step = first_step
         self._tell = tell
+        self._told = 0
+        self._labels: Tensor | None = None
         self._seen: InputFigures | None = None
         self._current: Tensor | None = None
         self._sums: list[tuple[int, int, Tensor]] = []
@@ -40,7 +46,8 @@ class InputStats:
     def look(self, x: Tensor) -> None:
         """Take the input (n, ...) of the step under way."""
         step = self.current_step
-        if step < FIRST or step & (step - 1) == 0:
+        done = step - self._first_step
+        if done < FIRST or done & (done - 1) == 0:
             if self._seen is None and x.numel():
                 with torch.inference_mode(False), torch.no_grad():
                     self._seen = _figures(step, x.detach()[:SAMPLES])
@@ -48,24 +55,21 @@ class InputStats:
             self._current = x
         else:
             with torch.inference_mode(False), torch.no_grad():
-                self._sums.append((step, len(x), x.detach().sum()))
+                if self._sums and self._sums[-1][-1].device != x.device:
+                    self._check_sums()
+                # Half precision has no room for the sum of an image.
+                self._sums.append((step, len(x), x.detach().sum(dtype=torch.float32)))
 
     def note(self, labels: Tensor) -> None:
-        """Say which labels, integers (n,), belong to the step under way."""
-        if self._seen is not None and labels.numel() and not labels.is_floating_point():
-            low, high = torch.aminmax(labels)
-            self._seen = replace(
-                self._seen,
-                classes=len(torch.unique(labels)),
-                lowest_label=int(low),
-                highest_label=int(high),
-            )
+        """Say which labels, integers (n,), belong to the input of the step under way.
+
+        Before or after ``look``. -100 stands for no label, as in torch's losses.
+        """
+        self._labels = labels
 
     def step(self) -> None:
         """End the current step."""
-        if self._seen is not None:
-            self._tell(self._seen)
-        self._seen = self._current = None
+        self._tell_seen()
         self.current_step += 1
         if len(self._sums) >= LOOK_EVERY:
             self._check_sums()
@@ -75,19 +79,35 @@ class InputStats:
         if self._current is not None:
             last = _figures(self.current_step, self._current.detach())
             self._seen = last if last.nonfinite else None
-        if self._seen is not None:
-            self._tell(self._seen)
-        self._seen = self._current = None
+        self._tell_seen()
         self._check_sums()
+
+    def _tell_seen(self) -> None:
+        seen, labels = self._seen, self._labels
+        self._seen = self._current = self._labels = None
+        if seen is not None:
+            self._tell(seen if labels is None else _with_labels(seen, labels))
 
     def _check_sums(self) -> None:
         sums, self._sums = self._sums, []
         if not sums or torch.stack([one for *_, one in sums]).isfinite().all():
             return
         for step, samples, one in sums:
-            if not one.isfinite():
+            if self._told < ENOUGH and not one.isfinite():
+                self._told += 1
                 nothing = (math.nan,) * 4
                 self._tell(InputFigures(step, samples, *nothing, nonfinite=1, constant=0.0))
+
+
+def _with_labels(figures: InputFigures, labels: Tensor) -> InputFigures:
+    if labels.is_floating_point():
+        return figures
+    known = labels[labels != IGNORED]
+    if not known.numel():
+        return figures
+    low, high = torch.aminmax(known)
+    classes = len(torch.unique(known))
+    return replace(figures, classes=classes, lowest_label=int(low), highest_label=int(high))
 
 
 def _figures(step: int, x: Tensor) -> InputFigures:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tracking.diagnosis.evidence import EpochFigures
-from tracking.diagnosis.files import EVIDENCE, Evidence, write_evidence
+from tracking.diagnosis.files import EVIDENCE, Evidence, plain, write_evidence
 from tracking.diagnosis.folders import Diagnosed, diagnosed
 from tracking.diagnosis.saved import ARTIFACTS, OPTIONAL, context_of
 from tracking.diagnosis.text import advice
@@ -56,7 +56,8 @@ def show(diagnosis: Diagnosed, console: Console) -> None:
 def as_json(diagnosis: Diagnosed) -> str:
     """The same for programs."""
     findings = [asdict(finding) for finding in diagnosis.findings]
-    return json.dumps({"findings": findings, "missing": list(diagnosis.missing)}, indent=1)
+    content = plain({"findings": findings, "missing": list(diagnosis.missing)})
+    return json.dumps(content, indent=1, allow_nan=False)
 
 
 def _table(findings: Sequence[Finding]) -> Table:

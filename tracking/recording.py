@@ -107,11 +107,16 @@ class RunRecord:
         self.directory = Path(directory)
         self._sink = sink or NullSink()
         self._diagnosis = None
-        if options.diagnose:  # on every rank, since all must flush at the same steps
-            context = context or RunContext()
-            context = replace(context, total_steps=context.total_steps or expected_steps)
-            thresholds = parse_thresholds(options.thresholds)
-            self._diagnosis = LiveDiagnosis(model, context, announce, thresholds)
+        if options.diagnose:
+            self._diagnosis = LiveDiagnosis(
+                model,
+                _completed(context or RunContext(), expected_steps, scaler),
+                announce,
+                parse_thresholds(options.thresholds),
+                first_step=first_step,
+                # There is one on every rank, since all must flush at the same steps.
+                active=is_first_rank(),
+            )
         watched = self._diagnosis
         shared: dict[str, Any] = {"sink": self._sink, "expected_steps": expected_steps}
         often: dict[str, Any] = {"every": options.every, **shared}
@@ -131,8 +136,10 @@ class RunRecord:
             watch=watched.layers if watched else None,
             **often,
         )
-        self.gradient_stats = (
-            GradientStats(
+        self.gradient_stats: GradientStats | None = None
+        self.update_stats: UpdateStats | None = None
+        if options.gradients:
+            self.gradient_stats = GradientStats(
                 model,
                 layers=options.layers,
                 scaler=scaler,
@@ -140,36 +147,26 @@ class RunRecord:
                 watch=watched.gradients if watched else None,
                 **often,
             )
-            if options.gradients
-            else None
-        )
-        self.update_stats = (
-            UpdateStats(
+        if options.updates:
+            self.update_stats = UpdateStats(
                 model,
                 optimizer,
                 directory=self.directory / "updates",
                 watch=watched.updates if watched else None,
                 **often,
             )
-            if options.updates
-            else None
-        )
-        everything = (
-            self.recorder,
-            self.activation_stats,
-            self.gradient_stats,
-            self.update_stats,
-        )
-        self._recorders = [recorder for recorder in everything if recorder is not None]
         for recorder in self._recorders:
             recorder.current_step = first_step
-        if watched is not None:
-            watched.current_step = first_step
         self._closing = ExitStack()
+
+    @property
+    def _recorders(self) -> list[Recorder | ActivationStats | GradientStats | UpdateStats]:
+        flows = [one for one in (self.gradient_stats, self.update_stats) if one is not None]
+        return [self.recorder, self.activation_stats, *flows]
 
     def __enter__(self) -> Self:
         with ExitStack() as entered:
-            if self._diagnosis is not None and is_first_rank():
+            if self._diagnosis is not None:
                 entered.enter_context(self._diagnosis)
             for recorder in self._recorders:
                 entered.enter_context(recorder)
@@ -243,9 +240,21 @@ class RunRecord:
         whole = [path for path in paths if path.exists()]
         for path in whole:
             yield path, path.parent.relative_to(self.directory).as_posix()
-        if self._diagnosis is not None and is_first_rank():
-            yield from ((path, "") for path in self._diagnosis.end(self.directory))
+        if self._diagnosis is not None and (written := self._diagnosis.end(self.directory)):
+            yield from ((path, "") for path in written)
             self._sink.tags({FINDINGS_TAG: tag(self.findings)})
         if whole == paths:
             stats = self.activation_stats
             yield from draw(self.recorder.path, stats.path, stats.layers, self.directory)
+
+
+def _completed(
+    context: RunContext, expected_steps: int | None, scaler: torch.amp.GradScaler | None
+) -> RunContext:
+    """The context with what the other arguments tell."""
+    scaled = scaler is not None and scaler.is_enabled()
+    return replace(
+        context,
+        options={**context.options, **({"precision": "fp16"} if scaled else {})},
+        total_steps=context.total_steps or expected_steps,
+    )

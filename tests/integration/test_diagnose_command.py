@@ -95,3 +95,12 @@ def test_bad_input_exits_with_2(command: Command, arguments: list[str], message:
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_thresholds_are_checked_before_a_run_begins(command: Command) -> None:
+    before = set(runs())
+    code, _, err = command("train", *SMALL, "--thresholds", "dead_unit.share=1")
+    assert code == 2
+    assert "no rule 'dead_unit'" in err
+    assert "Did you mean 'dead_units'?" in err
+    assert set(runs()) == before

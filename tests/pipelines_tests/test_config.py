@@ -60,7 +60,7 @@ EVERY_OPTION: dict[str, Any] = {
     "channels_last": False,
     "compile": True,
     "threads": 2,
-    "record": False,
+    "record": True,
     "layers": r"conv\d\.relu",
     "every": "auto:0.05",
     "record_eval": True,
@@ -71,7 +71,7 @@ EVERY_OPTION: dict[str, Any] = {
     "experiment": "mine",
     "run_name": "123",
     "report": False,
-    "diagnose": False,
+    "diagnose": True,
     "stop_on": "critical",
     "thresholds": "dead_units.share=0.5",
     "log_model": False,
@@ -265,7 +265,8 @@ def test_flat_parameters_give_the_configuration_back() -> None:
 def test_the_list_of_every_option_is_complete() -> None:
     assert EVERY_OPTION.keys() == RunConfig.model_fields.keys()
     default = RunConfig()
-    assert all(getattr(default, name) != value for name, value in EVERY_OPTION.items())
+    same = {name for name, value in EVERY_OPTION.items() if getattr(default, name) == value}
+    assert same == {"record", "diagnose"}  # stop_on needs them
 
 
 @pytest.mark.parametrize("options", [{}, EVERY_OPTION], ids=["default", "every option"])
@@ -317,3 +318,9 @@ def test_every_option_has_a_help_text_and_a_default(kind: type[BaseModel]) -> No
 
 def test_options_of_the_range_test_have_names_of_their_own() -> None:
     assert not LrRangeConfig.model_fields.keys() & RunConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize("off", [{"diagnose": False}, {"record": False}])
+def test_stopping_on_findings_needs_findings(off: dict[str, bool]) -> None:
+    with pytest.raises(ValidationError, match="stop_on=critical needs diagnose=true"):
+        RunConfig(stop_on="critical", **off)

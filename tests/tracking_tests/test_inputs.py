@@ -94,9 +94,10 @@ def test_on_an_accelerator_sums_tell_of_it_without_the_loss() -> None:
 def test_labels_belong_to_the_step_under_way() -> None:
     found: list[InputFigures] = []
     stats = InputStats(found.append)
-    stats.note(labels=torch.tensor([1, 2]))  # of a step that nobody looks at: no input yet
+    stats.note(labels=torch.tensor([1, 2]))  # of a step without an input
+    stats.step()
     stats.look(torch.randn(4, 1, 8, 8))
-    stats.note(labels=torch.tensor([3, 3, 7, 3]))
+    stats.note(labels=torch.tensor([3, 3, -100, 7, 3]))  # one of them without a label
     stats.step()
     stats.look(torch.randn(4, 1, 8, 8))
     stats.note(labels=torch.randn(4))  # no class numbers
@@ -122,3 +123,31 @@ def test_random_numbers_stay_as_they_were() -> None:
     before = torch.get_rng_state()
     seen(3, torch.ones(2, 1, 8, 8))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_labels_may_be_told_before_the_input() -> None:
+    found: list[InputFigures] = []
+    stats = InputStats(found.append, first_step=7)
+    stats.note(torch.tensor([5, 5]))
+    stats.look(torch.randn(2, 3))
+    stats.close()  # the loss could not be computed
+    assert [(one.step, one.classes, one.highest_label) for one in found] == [(7, 1, 5)]
+
+
+def test_half_precision_has_room_for_the_sum() -> None:
+    found: list[InputFigures] = []
+    stats = InputStats(found.append)
+    for _ in range(40):
+        x = torch.full((2, 60_000), 2.0, dtype=torch.float16)
+        stats._sums.append((0, 2, x.sum(dtype=torch.float32)))
+        stats.step()
+    assert found == []
+
+
+def test_no_end_of_bad_inputs_is_told_of() -> None:
+    found: list[InputFigures] = []
+    stats = InputStats(found.append)
+    for step in range(400):
+        stats._sums.append((step, 2, torch.tensor(torch.nan)))
+        stats.step()
+    assert len(found) == 16

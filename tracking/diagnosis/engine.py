@@ -18,16 +18,14 @@ from tracking.diagnosis.evidence import (
 from tracking.diagnosis.losses import LossCurve
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules import RULES
+from tracking.diagnosis.text import SEVERITIES
 from tracking.diagnosis.thresholds import Thresholds, check_thresholds
 from tracking.reasons import one_line
 from tracking.records import Finding
 
-__all__ = ["SEVERITIES", "Diagnosis", "ranked"]
+__all__ = ["Diagnosis", "ranked"]
 
 log = logging.getLogger("layerscope")
-
-SEVERITIES = ("critical", "warning", "note")
-"""The worst first."""
 
 
 LATE = 20
@@ -86,14 +84,20 @@ class Diagnosis:
         try:
             if stretch is not None:
                 rule.observe(stretch)
-            self._current[rule.name] = list(rule.findings(ended))
+            found = list(rule.findings(ended))
+            if any(finding.severity not in SEVERITIES for finding in found):
+                raise ValueError(f"severities are {', '.join(SEVERITIES)}")
+            self._current[rule.name] = found
         except Exception as error:
             log.warning("rule %s failed and is left out (%s)", rule.name, one_line(error))
             self._rules.remove(rule)
+            self._current.pop(rule.name, None)
 
     def _news(self) -> list[Finding]:
         new = []
         for name, findings in self._current.items():
+            if not findings:
+                self._found.pop(name, None)  # should it come back, it is new
             for index, finding in enumerate(findings):
                 known = finding.rule in self._found
                 step = self._found.setdefault(finding.rule, max(self._step, finding.first_step))

@@ -126,9 +126,10 @@ class NormFigures:
     scale: float
     """Root mean square over the channels of ln(batch variance / running variance)."""
     samples: int = 0
-    """In the last training batch; 0 where there was none, as for the next."""
+    """In the first training batch since the last validation; 0 where there was none, as for the
+    next."""
     values: int = 0
-    """Of each channel in the last training batch: samples times points."""
+    """Of each channel in that batch: samples times points."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ __all__ = [
     "EVIDENCE",
     "FINDINGS",
     "Evidence",
+    "plain",
     "read_evidence",
     "read_findings",
     "write_evidence",
@@ -119,18 +120,18 @@ def _number(value: Any) -> Any:
 def _write(path: Path, content: Mapping[str, Any]) -> Path:
     whole = {"format": FORMAT, "version": __version__, **content}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_plain(whole), indent=1, allow_nan=False)
+    text = json.dumps(plain(whole), indent=1, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
     return path
 
 
-def _plain(value: Any) -> Any:
-    """The same for JSON, which knows neither NaN nor infinities."""
+def plain(value: Any) -> Any:
+    """The same for JSON, which knows neither NaN nor infinities: null stands for them."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -119,8 +119,8 @@ def _portion(
 ) -> Iterator[Stretch]:
     """What was recorded of the steps from ``first`` to before ``last``, part by part."""
     inputs = [one for one in evidence.inputs if first <= one.step < last]
-    norms = [one for one in evidence.norms.values() if first < one.step <= last]
-    epochs = [one for one in evidence.epochs if first < one.step <= last]
+    norms = [one for one in evidence.norms.values() if first < max(1, one.step) <= last]
+    epochs = [one for one in evidence.epochs if first < max(1, one.step) <= last]
     layers, gradients, updates = (
         between(traces[name], first, last) for name in (STATS, GRADIENTS, UPDATES)
     )

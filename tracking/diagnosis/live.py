@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +33,32 @@ from tracking.diagnosis.traces import (
 from tracking.inputs import InputStats
 from tracking.layers import Hook, layer_name
 from tracking.outputs import float_tensors, has_values
+from tracking.reasons import one_line
 from tracking.records import Finding, GradientRecord, HyperParams, LayerStats, UpdateRecord
 
 __all__ = ["LiveDiagnosis"]
+
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+log = logging.getLogger("layerscope")
+
+
+def _guarded(method: Method) -> Method:
+    """A diagnosis that fails must not fail the training: it ends, with a warning."""
+
+    @wraps(method)
+    def guarded(self: LiveDiagnosis, *arguments: Any) -> None:
+        if not self._active:
+            return
+        try:
+            method(self, *arguments)
+        except Exception as error:
+            self._active = False
+            self.close()
+            log.warning("the diagnosis failed and goes no further (%s)", one_line(error))
+
+    return cast(Method, guarded)
 
 
 class LiveDiagnosis:
@@ -41,7 +66,8 @@ class LiveDiagnosis:
 
     Some of its methods are what recorders take as ``watch``; as a context manager it looks itself
     at what goes into ``model`` and into its batch-norm layers. Raises BadOption: a threshold does
-    not exist.
+    not exist. ``first_step``: steps done before, in a run that goes on; ``active``: where it is not
+    set, as on ranks that do not record, nothing is looked at.
     """
 
     def __init__(
@@ -50,19 +76,25 @@ class LiveDiagnosis:
         run: RunContext,
         announce: Callable[[Finding], None] | None = None,
         thresholds: Thresholds | None = None,
+        *,
+        first_step: int = 0,
+        active: bool = True,
     ) -> None:
         run = replace(run, kinds=_kinds(model) | dict(run.kinds))
         self.diagnosis = Diagnosis(run, thresholds)
-        self.current_step = 0
+        self.current_step = first_step
+        self._active = active
         self._announce = announce
         self._evidence = Evidence(run)
         self._model: nn.Module = getattr(model, "_orig_mod", model)
-        self._inputs = InputStats(self._input)
-        self._norms = NormStats(self._model, self._norm)
+        self._inputs = InputStats(self._input, first_step)
+        self._norms = NormStats(self._model, self._norm, first_step)
         self._handle: RemovableHandle | None = None
 
     def __enter__(self) -> Self:
-        self._handle = self._model.register_forward_pre_hook(Hook(self._before_forward))
+        if self._active:
+            hook = Hook(self._before_forward)
+            self._handle = self._model.register_forward_pre_hook(hook)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -73,34 +105,44 @@ class LiveDiagnosis:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-        self._inputs.close()
         self._norms.close()
+        self._close_inputs()
+
+    @_guarded
+    def _close_inputs(self) -> None:
+        self._inputs.close()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Everything found so far, what matters most first."""
         return self.diagnosis.findings
 
+    @_guarded
     def layers(self, records: Sequence[LayerStats]) -> None:
         """Take activation statistics."""
         self._look(Stretch(layers=layer_traces(records)))
 
+    @_guarded
     def steps(self, records: Sequence[HyperParams]) -> None:
         """Take hyperparameters and losses."""
         self._look(Stretch(steps=step_trace(records)))
 
+    @_guarded
     def gradients(self, records: Sequence[GradientRecord]) -> None:
         """Take gradients."""
         self._look(Stretch(gradients=gradient_traces(records)))
 
+    @_guarded
     def updates(self, records: Sequence[UpdateRecord]) -> None:
         """Take updates."""
         self._look(Stretch(updates=update_traces(records)))
 
+    @_guarded
     def note(self, labels: Tensor) -> None:
         """Take the labels (n,) of the step under way."""
         self._inputs.note(labels)
 
+    @_guarded
     def step(self) -> None:
         """End the current step."""
         self._inputs.current_step = self.current_step
@@ -108,6 +150,7 @@ class LiveDiagnosis:
         self.current_step += 1
         self._inputs.current_step = self._norms.current_step = self.current_step
 
+    @_guarded
     def validated(self, loss: float, accuracy: float, top_class: float) -> None:
         """Take the result of a validation after the steps done so far."""
         figures = EpochFigures(self.current_step, loss, accuracy, top_class)
@@ -115,15 +158,27 @@ class LiveDiagnosis:
         self._look(Stretch(epochs=[figures]))
 
     def end(self, directory: Path) -> list[Path]:
-        """The run is over: write diagnosis.json and evidence.json into ``directory``."""
+        """The run is over: write diagnosis.json and evidence.json into ``directory``.
+
+        Gives the files that could be written.
+        """
+        written: list[Path] = []
+        self._end(directory, written)
+        return written
+
+    @_guarded
+    def _end(self, directory: Path, written: list[Path]) -> None:
         self._tell(self.diagnosis.end())
-        return [
-            write_findings(self.findings, directory / FINDINGS),
-            write_evidence(self._evidence, directory / EVIDENCE),
-        ]
+        written.append(write_findings(self.findings, directory / FINDINGS))
+        written.append(write_evidence(self._evidence, directory / EVIDENCE))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._handle is not None:  # compiled code calls it after its removal too
+            self._look_at(model, inputs)
+
+    @_guarded
+    def _look_at(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._norms.before_forward(model.training)
         if model.training:
             x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else _first_tensor(inputs)

@@ -38,6 +38,10 @@ class LossCurve:
         self.last_step = -1
         self.steps = 0
         """Steps with a finite loss."""
+        self.from_start = True
+        """Whether the first step is among them; not in a run that goes on from a checkpoint."""
+        self.positive = True
+        """Whether no loss was below 0, so that one can be compared with another as a ratio."""
         self.peak_lr = 0.0
         self.first_lr = math.nan
         self._width = 1
@@ -48,6 +52,8 @@ class LossCurve:
     def add(self, trace: StepTrace) -> None:
         """Take further steps, in order."""
         if len(trace.step):
+            if self.last_step < 0:
+                self.from_start = bool(trace.step[0] == 0)
             self.last_step = int(trace.step[-1])
         known = np.isfinite(trace.loss)
         if known.any():
@@ -62,6 +68,7 @@ class LossCurve:
             self._sums[BINS // 2 :] = 0
             self._width *= 2
         places = (self.steps + np.arange(len(losses))) // self._width
+        self.positive = self.positive and bool((losses >= 0).all())
         differences = np.diff(losses, prepend=self._before)
         ones = np.ones_like(losses)
         np.add.at(self._sums, places, np.stack([ones, losses, differences**2, lrs], axis=1))

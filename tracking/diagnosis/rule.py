@@ -86,6 +86,8 @@ class Rule(ABC):
         options = self.run.options
         if remedy.value and _same(options.get(remedy.option), remedy.value):
             return None
+        if not options:
+            return Remedy(remedy.text)  # somebody's own loop, which has no options of these names
         readers = OF_MODELS.get(remedy.option, frozenset())
         if readers and options.get("model", "") not in readers:
             return Remedy(remedy.text)  # other models do not read the option

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from tracking.records import Finding, Remedy
 
-__all__ = ["FINDINGS_TAG", "advice", "line", "tag"]
+__all__ = ["FINDINGS_TAG", "SEVERITIES", "advice", "line", "tag"]
 
+SEVERITIES = ("critical", "warning", "note")
+"""The worst first."""
 FINDINGS_TAG = "layerscope.findings"
 
 
 def tag(findings: Sequence[Finding]) -> str:
-    """How many findings there are, and the first of them: ``3, worst: critical dead_layer``."""
+    """How many findings there are, and the worst of them: ``3, worst: critical dead_layer``."""
     if not findings:
         return "0"
-    return f"{len(findings)}, worst: {findings[0].severity} {findings[0].rule}"
+    worst = min(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    return f"{len(findings)}, worst: {worst.severity} {worst.rule}"
 
 
 def line(finding: Finding) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 
 from tracking.diagnosis.rule import Rule
@@ -10,6 +11,8 @@ from tracking.errors import BadOption, did_you_mean
 
 __all__ = ["Thresholds", "check_thresholds", "known_thresholds", "parse_thresholds"]
 
+COUNTS = frozenset({"steps", "batches", "crashes", "layers"})
+"""Thresholds that count something, of which there must be one."""
 Thresholds = Mapping[str, Mapping[str, float]]
 """Values by a rule's name and a threshold's name."""
 
@@ -36,18 +39,21 @@ def parse_thresholds(text: str) -> dict[str, dict[str, float]]:
 
 
 def check_thresholds(thresholds: Thresholds, rules: Sequence[type[Rule]]) -> None:
-    """Raise BadOption where a rule or one of its thresholds does not exist."""
+    """Raise BadOption where a rule has no such threshold, or its value makes no sense."""
     known = {rule.name: known_thresholds(rule) for rule in rules}
     for rule, values in thresholds.items():
         if rule not in known:
             hint = did_you_mean(rule, known)
             raise BadOption(f"thresholds: no rule {rule!r}; the rules: {', '.join(known)}.{hint}")
-        for name in values:
+        for name, value in values.items():
             if name not in known[rule]:
                 raise BadOption(
                     f"thresholds: rule {rule} has no {name!r}; "
                     f"it has: {', '.join(known[rule]) or 'none'}"
                 )
+            least = 1.0 if name in COUNTS else 0.0
+            if not least <= value < math.inf:
+                raise BadOption(f"thresholds: {rule}.{name}={value}: allowed: {least:g} and more")
 
 
 def known_thresholds(rule: type[Rule]) -> dict[str, float]:

@@ -151,3 +151,55 @@ def test_a_run_that_goes_well_has_no_findings() -> None:
         diagnosis.observe(Stretch(layers=layers))
     diagnosis.end()
     assert diagnosis.findings == ()
+
+
+class Fickle(Steps):
+    """Finds something in the first three stretches, and again in the fifth."""
+
+    name = "fickle"
+
+    def observe(self, stretch: Stretch) -> None:
+        self._seen += 1
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        if self._seen in {1, 2, 3, 5}:
+            yield self.finding("now", 0, 0)
+
+
+def test_what_goes_away_and_comes_back_is_new_again() -> None:
+    diagnosis = Diagnosis(CNN, rules=[Fickle])
+    news = [len(diagnosis.observe(portion(n, n + 1))) for n in range(6)]
+    assert news == [1, 0, 0, 0, 1, 0]
+    assert diagnosis.findings == ()
+
+
+class Unranked(Steps):
+    """Says something of a severity that nobody knows."""
+
+    name = "unranked"
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        yield self.finding("?", 0, 0, severity="dire")
+
+
+class Late(Steps):
+    """Finds something, and fails later."""
+
+    name = "late"
+
+    def observe(self, stretch: Stretch) -> None:
+        self._seen += 1
+        if self._seen > 1:
+            raise KeyError("gone")
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        yield self.finding("before it failed", 0, 0)
+
+
+def test_a_rule_that_fails_takes_its_findings_along(caplog: pytest.LogCaptureFixture) -> None:
+    diagnosis = Diagnosis(CNN, rules=[Unranked, Late])
+    diagnosis.observe(portion(0, 1))
+    assert [one.rule for one in diagnosis.findings] == ["late"]
+    diagnosis.observe(portion(1, 2))
+    assert diagnosis.findings == ()
+    assert "severities are critical, warning, note" in caplog.text

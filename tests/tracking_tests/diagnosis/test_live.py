@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.tracking_tests.models import hooks_on
 from tracking import recording
 from tracking.diagnosis.evidence import RunContext
-from tracking.diagnosis.files import read_findings
+from tracking.diagnosis.files import read_evidence, read_findings
 from tracking.diagnosis.folders import diagnosed
 from tracking.recording import RecordingOptions, RunRecord
 from tracking.records import Finding
@@ -99,6 +99,79 @@ def test_a_run_without_faults_is_found_well(tmp_path: Path) -> None:
     told, found = trained(tmp_path)
     assert (told, found) == ([], ())
     assert diagnosed(tmp_path).findings == ()
+
+
+def test_a_diagnosis_that_fails_does_not_fail_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def deaf(finding: Finding) -> None:
+        raise OSError("nobody listens")
+
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    nn.init.constant_(model[2].bias, -1e3)  # type: ignore[arg-type]
+    sink = MemorySink()
+    with RunRecord(model, optimizer, tmp_path, sink=sink, announce=deaf) as record:
+        for x, y in data(40):
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            record.step()
+            optimizer.zero_grad()
+    assert [line for line in caplog.messages if "diagnosis" in line] == [
+        "the diagnosis failed and goes no further (OSError: nobody listens)"
+    ]
+    assert set(sink.logged_artifacts) == {
+        "activations/stats.parquet",
+        "hyperparameters/steps.parquet",
+    }
+    assert not model._forward_pre_hooks
+
+
+def test_a_run_that_goes_on_is_looked_at_from_its_own_first_step(tmp_path: Path) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with RunRecord(model, optimizer, tmp_path, first_step=5000) as record:
+        for x, y in data(20):
+            loss = nn.functional.cross_entropy(model(x * 100), y)
+            loss.backward()
+            record.note(loss=loss)
+            optimizer.step()
+            record.step()
+    [finding] = [one for one in record.findings if one.rule == "inputs_not_normalised"]
+    assert finding.first_step == 5000
+    steps = [one.step for one in read_evidence(tmp_path / "evidence.json").inputs]
+    assert steps == [*range(5000, 5009), 5016]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own making
+def test_compiled_code_calls_no_hook_of_a_diagnosis_that_is_over(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten())
+    compiled = torch.compile(model, backend="eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.randn(4, 1, 6, 6)
+    with RunRecord(model, optimizer, tmp_path) as record:
+        for _ in range(3):
+            for _ in range(2):
+                compiled(x).square().mean().backward()
+                optimizer.step()
+                record.step()
+            model.eval()
+            for _ in range(3):
+                compiled(x)
+            record.validated(1.0, 0.5)
+            model.train()
+    norms = read_evidence(tmp_path / "evidence.json").norms
+    assert [one.step for one in norms.values()] in ([6], [])  # the last look, or none at all
+    before = (tmp_path / "evidence.json").read_bytes()
+    model.eval()
+    compiled(x)
+    model.train()
+    compiled(x)
+    assert not model._forward_pre_hooks
+    assert not model[1]._forward_pre_hooks
+    assert (tmp_path / "evidence.json").read_bytes() == before
 
 
 def test_diagnosis_changes_nothing_of_what_is_recorded(tmp_path: Path) -> None:

@@ -458,6 +458,51 @@ def test_values_of_options_are_compared_as_numbers() -> None:
     assert [remedy.option for remedy in finding.remedies] == ["schedule"]
 
 
+@pytest.mark.parametrize(
+    "name", ["lr_too_high", "short_warm_up", "high_final_lr", "stopped_too_early", "overfitting"]
+)
+def test_losses_below_zero_are_not_compared(name: str) -> None:
+    rng = np.random.default_rng(0)
+    likelihoods = -1 + 0.3 * rng.normal(size=200)
+    for values in (likelihoods, [-1.0, *[9.0] * 60], [0.0] * 100):
+        whole = Stretch(steps=losses(values), epochs=validations(-1, -2, -0.5, -0.1))
+        assert found(BY_NAME[name], whole, replace(CNN, total_steps=None)) == []
+
+
+@pytest.mark.parametrize("name", ["loss_not_decreasing", "lr_too_low", "short_warm_up"])
+def test_a_run_that_goes_on_is_not_judged_by_how_it_began(name: str) -> None:
+    flat = losses([0.4, 3.0, *[0.4] * 98], first=5000)
+    whole = Stretch(steps=flat, layers={"conv1.relu": layer(100, 5000)})
+    run = replace(CNN, total_steps=None, classes=None)
+    assert found(BY_NAME[name], whole, run) == []
+
+
+def test_gradients_that_a_scaler_overflows_are_no_finding() -> None:
+    whole = Stretch(
+        gradients={
+            "a": gradients(20, 1.0, nonfinite=[1, 1, 1, 1] + [0] * 16),
+            "b": gradients(20, 1.0),
+        }
+    )
+    scaled = replace(CNN, options={**CNN.options, "precision": "fp16"})
+    for name in ("non_finite", "exploding_gradients"):
+        assert len(found(BY_NAME[name], whole)) == 1
+        assert found(BY_NAME[name], whole, scaled) == []
+
+
+def test_numbers_are_those_of_the_steps_that_show_it() -> None:
+    ratios = [0.9] * 20 + [1e-6] * 80
+    [finding] = found(BY_NAME["large_updates"], Stretch(updates={"w": updates(100, ratios)}))
+    assert finding.evidence["ratio"] == 0.9
+
+
+def test_layers_that_are_not_used_in_every_step_are_compared_where_both_are() -> None:
+    first, last = gradients(40, 1e-7), gradients(40, 1.0)
+    some = replace(last, **{n: getattr(last, n)[::2] for n in last.__dataclass_fields__})
+    [finding] = found(BY_NAME["vanishing_gradients"], Stretch(gradients={"a": first, "b": some}))
+    assert finding.last_step == 38
+
+
 def test_units_that_come_back_are_no_longer_dead() -> None:
     gone = [0.6 if 20 <= n < 50 else 0.0 for n in range(90)]
     assert (

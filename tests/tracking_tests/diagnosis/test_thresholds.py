@@ -37,3 +37,12 @@ def test_every_threshold_is_a_number_that_its_rule_explains() -> None:
         for name, default in known_thresholds(rule).items():
             assert isinstance(default, (int, float)), (rule.name, name)
             assert f"``{name}``" in (rule.__doc__ or ""), (rule.name, name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["dead_units.steps=0", "dead_units.share=nan", "lr_too_high.area=inf", "saturated.level=-1"],
+)
+def test_values_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(BadOption, match=r"allowed: [01] and more"):
+        RecordingOptions(thresholds=text)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from tests.tracking_tests.models import batches, cnn, hooks_on, sgd
 from tracking import mlflow_attach
@@ -118,6 +119,22 @@ def test_records_that_wait_are_a_warning(
         "evidence.json",
         "hyperparameters/steps.parquet",
     ]
+
+
+def test_findings_are_warnings_when_they_are_new(caplog: pytest.LogCaptureFixture) -> None:
+    fits = FitRecords()
+    model = cnn()
+    optimizer = sgd(model)
+    nn.init.constant_(model[0].bias, -1e3)
+    record = fits._begin(model, optimizer, expected_steps=None)
+    for x in batches(20):
+        model(x).square().mean().backward()
+        optimizer.step()
+        record.step()
+    told = [line for line in caplog.messages if "(dead_layer)" in line]
+    assert len(told) == 1
+    assert told[0].startswith("critical at step 15: 1 gives nothing but zeros since step 0")
+    fits.close()
 
 
 def test_the_run_that_the_user_names_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

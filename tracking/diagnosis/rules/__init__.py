@@ -18,12 +18,8 @@ from tracking.diagnosis.rules.flow import (
     SmallUpdates,
     VanishingGradients,
 )
-from tracking.diagnosis.rules.learning_rate import (
-    HighFinalLr,
-    LrTooHigh,
-    LrTooLow,
-    ShortWarmUp,
-)
+from tracking.diagnosis.rules.lr_course import HighFinalLr, LrTooLow
+from tracking.diagnosis.rules.lr_jumps import LrTooHigh, ShortWarmUp
 from tracking.diagnosis.rules.norms import SmallBatchNorm
 from tracking.diagnosis.rules.outcome import (
     ConstantPredictions,
@@ -32,7 +28,8 @@ from tracking.diagnosis.rules.outcome import (
     StoppedTooEarly,
     WorseThanChance,
 )
-from tracking.diagnosis.rules.scale import ExplodingActivations, NonFinite, Saturated
+from tracking.diagnosis.rules.saturation import Saturated
+from tracking.diagnosis.rules.scale import ExplodingActivations, NonFinite
 from tracking.diagnosis.rules.start import PoorInitialisation, VanishingStart
 
 __all__ = ["RULES"]

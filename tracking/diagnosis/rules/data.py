@@ -52,15 +52,19 @@ class _InputRule(Rule):
     def __init__(self, run: RunContext, batches: float) -> None:
         super().__init__(run)
         self._needed = batches
-        self._shown: list[InputFigures] = []
+        self._count = 0
+        self._first: InputFigures | None = None
+        self._last: InputFigures | None = None
 
     def observe(self, stretch: Stretch) -> None:
-        self._shown += [one for one in stretch.inputs if self._shows(one)]
-        del self._shown[1:-16]  # the first and the latest tell enough
+        for one in stretch.inputs:
+            if self._shows(one):
+                self._first, self._last = self._first or one, one
+                self._count += 1
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        if len(self._shown) >= self._needed:
-            yield self._tell(self._shown[0], self._shown[-1])
+        if self._first is not None and self._last is not None and self._count >= self._needed:
+            yield self._tell(self._first, self._last)
 
     def _shows(self, one: InputFigures) -> bool:
         raise NotImplementedError
@@ -172,7 +176,7 @@ class LabelsOutOfRange(_InputRule):
 
 
 class OneClassBatches(_InputRule):
-    """Batches whose samples are all of one class, or training data with one class only.
+    """Batches whose samples are all of one class.
 
     ``samples``: smallest batch that is looked at; ``batches``: looked-at batches that must show it.
     """
@@ -191,7 +195,7 @@ class OneClassBatches(_InputRule):
 
     def _tell(self, first: InputFigures, last: InputFigures) -> Finding:
         return self.finding(
-            f"all {last.samples} samples of a batch are of class {last.lowest_label}",
+            f"all images of a batch are of class {last.lowest_label}",
             first.step,
             last.step,
             Remedy("shuffle the training data before each epoch", "dataset"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tracking.diagnosis.evidence import Floats, RunContext, Stretch
+from tracking.diagnosis.evidence import Floats, GradientTrace, RunContext, Stretch
 from tracking.diagnosis.rule import Rule, Spell
 from tracking.diagnosis.rules.advice import (
     clip,
@@ -23,16 +23,51 @@ from tracking.records import Finding
 __all__ = ["ExplodingGradients", "LargeUpdates", "SmallUpdates", "VanishingGradients"]
 
 
-class VanishingGradients(Rule):
+class _GradientRule(Rule):
+    """Follows gradients at the first and at the last recorded layer."""
+
+    needs = "gradients"
+
+    def __init__(self, run: RunContext, steps: float) -> None:
+        super().__init__(run)
+        self._spell = Spell(int(steps))
+        self._layer = ""
+
+    def observe(self, stretch: Stretch) -> None:
+        if len(stretch.gradients) < 2:
+            return
+        names = list(stretch.gradients)
+        first, last = stretch.gradients[names[0]], stretch.gradients[names[-1]]
+        # Layers that are not used in every step have rows of their own.
+        steps, at_first, at_last = np.intersect1d(first.step, last.step, return_indices=True)
+        if len(steps):
+            self._layer = names[0]
+            shown = self._shows(_Ends(first, at_first), _Ends(last, at_last))
+            self._spell.add(steps, shown)
+
+    def _shows(self, first: _Ends, last: _Ends) -> npt.NDArray[np.bool_]:
+        raise NotImplementedError
+
+
+class _Ends:
+    """Gradients at one end of the network, in the steps that both ends have."""
+
+    def __init__(self, trace: GradientTrace, rows: npt.NDArray[np.intp]) -> None:
+        self.norm = trace.norm[rows]
+        self.nonfinite = trace.nonfinite[rows] > 0
+        self.size = self.norm / np.sqrt(np.maximum(trace.count[rows], 1))
+        """Root mean square."""
+
+
+class VanishingGradients(_GradientRule):
     """Gradients that hardly reach the first layers.
 
-    ``tiny``: mean size; ``fall``: at the first recorded layer beside the last; ``steps``:
+    ``tiny``: root mean square; ``fall``: at the first recorded layer beside the last; ``steps``:
     consecutive recorded steps.
     """
 
     name = "vanishing_gradients"
     severity = "warning"
-    needs = "gradients"
     cause = "On the way back each layer makes the gradient smaller, so the first learn nothing."
     explains = frozenset(
         {
@@ -48,23 +83,16 @@ class VanishingGradients(Rule):
     def __init__(
         self, run: RunContext, *, tiny: float = 1e-9, fall: float = 1e-4, steps: float = 10
     ) -> None:
-        super().__init__(run)
+        super().__init__(run, steps)
         self._tiny, self._fall = tiny, fall
-        self._spell = Spell(int(steps))
         self._first = self._last = 0.0
-        self._layer = ""
 
-    def observe(self, stretch: Stretch) -> None:
-        if len(stretch.gradients) < 2:
-            return
-        names = list(stretch.gradients)
-        first, last = stretch.gradients[names[0]], stretch.gradients[names[-1]]
-        if len(first.step) != len(last.step):
-            return
-        sizes = [one.norm / np.sqrt(np.maximum(one.count, 1)) for one in (first, last)]
-        fallen = (sizes[0] < self._fall * sizes[1]) | (sizes[0] < self._tiny)
-        self._spell.add(first.step, fallen)
-        self._layer, self._first, self._last = names[0], float(sizes[0][-1]), float(sizes[1][-1])
+    def _shows(self, first: _Ends, last: _Ends) -> npt.NDArray[np.bool_]:
+        fallen = (first.size < self._fall * last.size) | (first.size < self._tiny)
+        if fallen.any():
+            at = int(np.flatnonzero(fallen)[-1])
+            self._first, self._last = float(first.size[at]), float(last.size[at])
+        return np.asarray(fallen)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         if self._spell.lasted:
@@ -80,40 +108,32 @@ class VanishingGradients(Rule):
             )
 
 
-class ExplodingGradients(Rule):
+class ExplodingGradients(_GradientRule):
     """Gradients that grow on the way back, or are not finite.
 
-    ``growth``: at the first recorded layer beside the last (root mean squares); ``norm``: of a
-    layer's gradient; ``steps``: consecutive recorded steps.
+    ``growth``: at the first recorded layer beside the last (root mean squares); ``norm``: of the
+    first layer's gradient; ``steps``: consecutive recorded steps.
     """
 
     name = "exploding_gradients"
     severity = "warning"
-    needs = "gradients"
     cause = "On the way back each layer multiplies the gradient by more than 1."
     explains = frozenset({"non_finite", "lr_too_high", "exploding_activations", "collapse_cycles"})
 
     def __init__(
         self, run: RunContext, *, growth: float = 30.0, norm: float = 1e3, steps: float = 3
     ) -> None:
-        super().__init__(run)
+        super().__init__(run, steps)
         self._growth, self._norm = growth, norm
-        self._spell = Spell(int(steps))
+        # A scaler seeks the largest scale by overflowing now and then.
+        self._scaled = run.options.get("precision") == "fp16"
         self._worst = 0.0
-        self._layer = ""
 
-    def observe(self, stretch: Stretch) -> None:
-        if len(stretch.gradients) < 2:
-            return
-        names = list(stretch.gradients)
-        first, last = stretch.gradients[names[0]], stretch.gradients[names[-1]]
-        if len(first.step) != len(last.step):
-            return
-        sizes = [one.norm / np.sqrt(np.maximum(one.count, 1)) for one in (first, last)]
-        large = (sizes[0] > self._growth * sizes[1]) | (first.norm > self._norm)
-        self._spell.add(first.step, large | (first.nonfinite > 0))
-        self._layer = names[0]
-        self._worst = max(self._worst, float(np.nanmax(first.norm, initial=0.0)))
+    def _shows(self, first: _Ends, last: _Ends) -> npt.NDArray[np.bool_]:
+        large = (first.size > self._growth * last.size) | (first.norm > self._norm)
+        if large.any():
+            self._worst = max(self._worst, float(np.fmax.reduce(first.norm[large])))
+        return np.asarray(large if self._scaled else large | first.nonfinite)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         if self._spell.lasted:
@@ -146,8 +166,10 @@ class _UpdateRule(Rule):
         if by_step:
             steps = np.array(sorted(by_step))
             medians = np.array([np.median(by_step[step]) for step in steps.tolist()])
-            self._spell.add(steps, self._shows(medians))
-            self._ratio = float(medians[-1])
+            shown = self._shows(medians)
+            self._spell.add(steps, shown)
+            if shown.any():
+                self._ratio = float(medians[shown][-1])
 
     def _shows(self, ratios: Floats) -> npt.NDArray[np.bool_]:
         raise NotImplementedError

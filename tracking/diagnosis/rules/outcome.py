@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from tracking.diagnosis.evidence import EpochFigures, RunContext, Stretch
-from tracking.diagnosis.losses import completed
+from tracking.diagnosis.losses import LossCurve, completed
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules.advice import known_lr, lr, usual_lr
 from tracking.records import Finding, Remedy
@@ -20,13 +20,19 @@ __all__ = [
 ]
 
 
+TINY = 1e-30
+
+
 class LossNotDecreasing(Rule):
     """A training loss that stays where it was. ``fall``: beside its start; ``steps``: at least."""
 
     name = "loss_not_decreasing"
     severity = "warning"
     needs = "steps"
-    cause = "Labels that do not belong to the images, or a network through which nothing passes."
+    cause = (
+        "The labels do not belong to the images, nothing passes through the network, or the "
+        "learning rate is far from right."
+    )
 
     def __init__(self, run: RunContext, *, fall: float = 0.05, steps: float = 60) -> None:
         super().__init__(run)
@@ -34,10 +40,12 @@ class LossNotDecreasing(Rule):
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         curve = self.curve
-        half = (self.run.total_steps or 0) / 2
-        if curve.steps < max(self._steps, 0 if ended else half):
+        total = self.run.total_steps or math.inf
+        if curve.steps < self._steps or not (ended or curve.steps >= total / 2):
             return
-        chance = math.log(self.run.classes) if self.run.classes else curve.first
+        if not (curve.from_start and curve.positive):
+            return
+        chance = _guessing(self.run, curve)
         last = curve.level(0.8, 1.0)
         start = min(curve.first, chance)
         if last.mean > (1 - self._fall) * start:
@@ -130,7 +138,7 @@ class WorseThanChance(_EpochRule):
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         last = self._last
-        if not ended or last is None or not self.run.classes:
+        if not ended or last is None or not self.run.classes or self.run.classes < 2:
             return
         chance = 1 / self.run.classes
         if last.accuracy < min(self._margin * chance, (1 + chance) / 2):
@@ -172,6 +180,8 @@ class Overfitting(_EpochRule):
         last = self._last
         if last is None or self._epochs < 3 or not self.curve.steps:
             return
+        if not (self.curve.from_start and self.curve.positive):
+            return
         train = self.curve.level(0.9, 1.0).mean
         risen = last.loss > (1 + self._rise) * self._best
         apart = last.loss > (1 + self._gap) * train
@@ -191,7 +201,7 @@ class Overfitting(_EpochRule):
             )
 
 
-class StoppedTooEarly(_EpochRule):
+class StoppedTooEarly(Rule):
     """A run that ended while it still got better, at a learning rate that was not low.
 
     ``progress``: of the last fifth's losses beside the fifth before; ``lr``: the last learning
@@ -200,7 +210,7 @@ class StoppedTooEarly(_EpochRule):
 
     name = "stopped_too_early"
     severity = "warning"
-    also = frozenset({"steps"})
+    needs = "steps"
     cause = "The run ended before the network had learned what it can learn."
 
     def __init__(
@@ -220,10 +230,12 @@ class StoppedTooEarly(_EpochRule):
         curve = self.curve
         if not ended or curve.steps < self._steps or not completed(self.run, curve):
             return
+        if not curve.positive:
+            return
         before, last = curve.level(0.6, 0.8), curve.level(0.8, 1.0)
-        progress = 1 - last.mean / before.mean
+        progress = 1 - last.mean / max(before.mean, TINY)
         high = curve.level(0.9, 1.0).lr >= self._lr * curve.peak_lr
-        chance = math.log(self.run.classes) if self.run.classes else curve.first
+        chance = _guessing(self.run, curve)
         if high and progress > self._progress and last.mean > self._loss * chance:
             epochs = self.run.options.get("epochs", "")
             more = str(5 * int(epochs)) if epochs.isdigit() else ""
@@ -237,3 +249,8 @@ class StoppedTooEarly(_EpochRule):
                 last_loss=last.mean,
                 peak_lr=known_lr(self.run) or curve.peak_lr,
             )
+
+
+def _guessing(run: RunContext, curve: LossCurve) -> float:
+    """The cross entropy of guessing; the first loss where it is not known."""
+    return math.log(run.classes) if run.classes and run.classes > 1 else curve.first

@@ -1,4 +1,4 @@
-"""Rules about the size of activations: not finite, exploding, saturated."""
+"""Rules about the size of activations: not finite, exploding."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracking.diagnosis.evidence import Floats, LayerTrace, RunContext, Stretch
+from tracking.diagnosis.evidence import LayerTrace, RunContext, Stretch
 from tracking.diagnosis.rule import Rule, Spell
-from tracking.diagnosis.rules.advice import clip, gentler_lr, kaiming, rectified, with_norm
+from tracking.diagnosis.rules.advice import clip, gentler_lr, kaiming, with_norm
 from tracking.records import Finding, Remedy
 
-__all__ = ["ExplodingActivations", "NonFinite", "Saturated"]
+__all__ = ["ExplodingActivations", "NonFinite"]
 
 
 class NonFinite(Rule):
@@ -46,6 +46,7 @@ class NonFinite(Rule):
     def __init__(self, run: RunContext, *, grown: float = 1e3) -> None:
         super().__init__(run)
         self._grown = grown
+        self._scaled = run.options.get("precision") == "fp16"
         self._first: _Origin | None = None
         self._share = self._largest = 0.0
         self._last = 0
@@ -59,6 +60,8 @@ class NonFinite(Rule):
         for place, (layer, trace) in enumerate(stretch.layers.items(), start=1):
             self._look_at_layer(place, layer, trace)
         for layer, gradient in stretch.gradients.items():
+            if self._scaled:
+                break  # a scaler seeks the largest scale by overflowing now and then
             if gradient.nonfinite.any():
                 at = int(np.flatnonzero(gradient.nonfinite)[0])
                 self._note(int(gradient.step[at]), LATER, f"the gradient at {layer}")
@@ -186,89 +189,3 @@ class ExplodingActivations(Rule):
                 at_first=self._first[first],
                 layers_exploding=len(layers),
             )
-
-
-BOUNDS = {
-    "Tanh": (-1.0, 1.0),
-    "Sigmoid": (0.0, 1.0),
-    "Hardtanh": (-1.0, 1.0),
-    "Hardsigmoid": (0.0, 1.0),
-    "Softsign": (-1.0, 1.0),
-}
-"""Of the non-linearities that have two."""
-
-
-@dataclass
-class _Bounded:
-    spell: Spell
-    level: float = 0.0
-
-
-class Saturated(Rule):
-    """Units of a bounded non-linearity that sit at its bounds, where its slope is nothing.
-
-    ``level``: mean square of the outputs, with the bounds at -1 and 1: 0 in the middle, 1 where
-    all are at a bound; ``late``: the same for a layer that has come there by learning, after
-    ``early`` steps, since networks that train well drive some of their units to the bounds;
-    ``steps``: consecutive recorded steps.
-    """
-
-    name = "saturated"
-    severity = "warning"
-    needs = "layers"
-    cause = (
-        "The inputs of the non-linearity are so large that its outputs stay at their bounds, where "
-        "no gradient passes: layers before it learn nothing."
-    )
-    explains = frozenset(
-        {
-            "vanishing_gradients",
-            "loss_not_decreasing",
-            "worse_than_chance",
-            "constant_predictions",
-            "lr_too_low",
-        }
-    )
-
-    def __init__(
-        self,
-        run: RunContext,
-        *,
-        level: float = 0.85,
-        late: float = 0.96,
-        early: float = 50,
-        steps: float = 10,
-    ) -> None:
-        super().__init__(run)
-        self._level, self._late = level, late
-        self._early, self._steps = early, int(steps)
-        self._layers: dict[str, _Bounded] = {}
-
-    def observe(self, stretch: Stretch) -> None:
-        for layer, trace in stretch.layers.items():
-            bounds = BOUNDS.get(self.run.kinds.get(layer, ""))
-            if bounds is not None:
-                state = self._layers.setdefault(layer, _Bounded(Spell(self._steps)))
-                level = _level(trace, *bounds)
-                limits = np.where(trace.step < self._early, self._level, self._late)
-                state.spell.add(trace.step, level >= limits)
-                state.level = float(level[-1])
-
-    def findings(self, ended: bool) -> Iterator[Finding]:
-        stuck = {layer: state for layer, state in self._layers.items() if state.spell.lasted}
-        if stuck:
-            worst = max(stuck, key=lambda layer: stuck[layer].level)
-            yield self.finding(
-                f"the units of {worst} are saturated"
-                + (f", and those of {len(stuck) - 1} more layers" if len(stuck) > 1 else ""),
-                min(state.spell.began for state in stuck.values()),
-                max(state.spell.ended for state in stuck.values()),
-                *(kaiming(), with_norm(), rectified(), gentler_lr(self.run)),
-                layers=tuple(stuck),
-                level=stuck[worst].level,
-            )
-
-
-def _level(trace: LayerTrace, low: float, high: float) -> Floats:
-    middle, half = (low + high) / 2, (high - low) / 2
-    return (trace.std**2 + (trace.mean - middle) ** 2) / half**2

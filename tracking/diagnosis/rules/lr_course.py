@@ -1,0 +1,144 @@
+"""Rules about what a learning rate brings in the long run: too low, or too high at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from tracking.diagnosis.evidence import RunContext, Stretch
+from tracking.diagnosis.losses import completed
+from tracking.diagnosis.rule import Rule
+from tracking.diagnosis.rules.advice import known_lr, lr, usual_lr
+from tracking.records import Finding, Remedy
+
+__all__ = ["HighFinalLr", "LrTooLow"]
+
+
+class LrTooLow(Rule):
+    """A loss that has hardly moved at the end of the run, though nothing is unstable.
+
+    ``fall``: of the loss beside its start; ``drift``: of the layers' scales (logarithm); ``usual``:
+    the peak learning rate beside what is usual for the optimizer; ``steps``: at least so many.
+    """
+
+    name = "lr_too_low"
+    severity = "warning"
+    needs = "steps"
+    also = frozenset({"layers"})
+    cause = "The steps are so short that the weights are still near where they began."
+    explains = frozenset(
+        {
+            "loss_not_decreasing",
+            "worse_than_chance",
+            "constant_predictions",
+            "small_updates",
+            "stopped_too_early",
+        }
+    )
+
+    def __init__(
+        self,
+        run: RunContext,
+        *,
+        fall: float = 0.3,
+        drift: float = 0.1,
+        usual: float = 0.05,
+        steps: float = 30,
+    ) -> None:
+        super().__init__(run)
+        self._fall, self._drift = fall, drift
+        self._usual, self._steps = usual, steps
+        self._first: dict[str, float] = {}
+        self._now: dict[str, float] = {}
+
+    def observe(self, stretch: Stretch) -> None:
+        for layer, trace in stretch.layers.items():
+            if layer not in self._first:
+                self._first[layer] = float(trace.size[0])
+            self._now[layer] = float(trace.size[-1])
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        curve = self.curve
+        if not ended or curve.steps < self._steps or not (curve.from_start and curve.positive):
+            return
+        last = curve.level(0.9, 1.0)
+        fall = 1 - last.mean / max(curve.first, 1e-30)
+        drift = self._layers_drift()
+        usual = usual_lr(self.run)
+        low = usual is not None and curve.peak_lr < self._usual * usual
+        still = drift < self._drift
+        if -0.1 < fall < self._fall and (still or low):
+            peak = known_lr(self.run) or curve.peak_lr
+            yield self.finding(
+                f"the loss fell by {fall:.0%} in the whole run",
+                0,
+                curve.last_step,
+                lr(max(usual or 0.0, 10 * peak), "raise the peak learning rate"),
+                fall=fall,
+                peak_lr=curve.peak_lr,
+                drift=drift,
+            )
+
+    def _layers_drift(self) -> float:
+        drifts = [
+            abs(math.log(self._now[layer] / first))
+            for layer, first in self._first.items()
+            if first > 0 and self._now[layer] > 0
+        ]
+        return float(np.median(drifts)) if drifts else math.inf
+
+
+class HighFinalLr(Rule):
+    """A learning rate that stays high to the end, where the loss jumps about and falls no more.
+
+    ``lr``: the last learning rates beside the peak; ``usual``: the peak beside what is usual for
+    the optimizer; ``noise``: of the last quarter's losses beside their mean; ``progress``: of the
+    last quarter beside the one before; ``steps``: at least so many.
+    """
+
+    name = "high_final_lr"
+    severity = "warning"
+    needs = "steps"
+    cause = "At a high rate the weights circle around the minimum; only short steps settle into it."
+    explains = frozenset({"dead_units", "collapse_cycles", "small_batch_norm", "stopped_too_early"})
+
+    def __init__(
+        self,
+        run: RunContext,
+        *,
+        lr: float = 0.3,
+        usual: float = 1.0,
+        noise: float = 0.1,
+        progress: float = 0.1,
+        steps: float = 60,
+    ) -> None:
+        super().__init__(run)
+        self._lr, self._usual, self._noise = lr, usual, noise
+        self._progress, self._steps = progress, steps
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        curve = self.curve
+        if not ended or curve.steps < self._steps or not completed(self.run, curve):
+            return
+        if not curve.positive or curve.level(0.75, 1.0).mean <= 0:
+            return
+        before, last = curve.level(0.5, 0.75), curve.level(0.75, 1.0)
+        high = curve.level(0.95, 1.0).lr >= self._lr * curve.peak_lr
+        high &= curve.peak_lr >= self._usual * (usual_lr(self.run) or 0.0)
+        progress = 1 - last.mean / before.mean
+        noise = last.noise / last.mean
+        learned = last.mean < 0.9 * curve.first
+        if high and learned and progress < self._progress and noise > self._noise:
+            yield self.finding(
+                f"the loss still varies by {noise:.0%} from batch to batch, and falls no more",
+                0,
+                curve.last_step,
+                Remedy("let the learning rate fall to nothing", "schedule", "one_cycle"),
+                Remedy("lower it for the last part", "schedule", "flat_cos"),
+                noise=noise,
+                progress=progress,
+                final_lr=curve.level(0.95, 1.0).lr,
+                peak_lr=curve.peak_lr,
+            )
