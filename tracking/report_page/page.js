@@ -83,7 +83,8 @@
     }
     return groups.map((found) => {
       const step = found[0].step;
-      const color = css(found.some((mark) => mark.severity === "critical") ? "--bad" : "--open");
+      // A colour-dim is dark on light pages too.
+      const color = layer ? "#ffffff" : css(found.some((mark) => mark.severity === "critical") ? "--bad" : "--open");
       return { type: "line", xref: "x", yref: "paper", x0: step, x1: step, y0: 0, y1: 1, line: { color, width: 1.5, dash: "dot" },
         label: { text: `<b>${found.map((mark) => mark.number).sort((a, b) => a - b).join(", ")}</b>`, textangle: 0, textposition: "end", yanchor: "top",
           xanchor: step > lastStep() / 2 ? "right" : "left", font: { size: 12, color } } };
