@@ -104,7 +104,6 @@ class Diagnosis:
                 findings[index] = replace(finding, found_step=step)
                 if not known:
                     new.append(findings[index])
-            self._current[name] = findings
         return new
 
 

@@ -145,10 +145,9 @@ class LiveDiagnosis:
     @_guarded
     def step(self) -> None:
         """End the current step."""
-        self._inputs.current_step = self.current_step
         self._inputs.step()
         self.current_step += 1
-        self._inputs.current_step = self._norms.current_step = self.current_step
+        self._norms.current_step = self.current_step
 
     @_guarded
     def validated(self, loss: float, accuracy: float, top_class: float) -> None:

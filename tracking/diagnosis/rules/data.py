@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 
 from tracking.diagnosis.evidence import InputFigures, RunContext, Stretch
@@ -66,11 +67,13 @@ class _InputRule(Rule):
         if self._first is not None and self._last is not None and self._count >= self._needed:
             yield self._tell(self._first, self._last)
 
+    @abstractmethod
     def _shows(self, one: InputFigures) -> bool:
-        raise NotImplementedError
+        """Whether it shows what the rule is about."""
 
+    @abstractmethod
     def _tell(self, first: InputFigures, last: InputFigures) -> Finding:
-        raise NotImplementedError
+        """The finding that such batches make."""
 
 
 class ConstantInputs(_InputRule):

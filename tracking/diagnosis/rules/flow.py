@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
@@ -45,8 +46,9 @@ class _GradientRule(Rule):
             shown = self._shows(_Ends(first, at_first), _Ends(last, at_last))
             self._spell.add(steps, shown)
 
+    @abstractmethod
     def _shows(self, first: _Ends, last: _Ends) -> npt.NDArray[np.bool_]:
-        raise NotImplementedError
+        """Whether it shows what the rule is about."""
 
 
 class _Ends:
@@ -171,8 +173,9 @@ class _UpdateRule(Rule):
             if shown.any():
                 self._ratio = float(medians[shown][-1])
 
+    @abstractmethod
     def _shows(self, ratios: Floats) -> npt.NDArray[np.bool_]:
-        raise NotImplementedError
+        """Whether it shows what the rule is about."""
 
 
 class SmallUpdates(_UpdateRule):
