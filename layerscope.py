@@ -18,6 +18,7 @@ __all__ = ["main"]
 COMMANDS = {
     "train": ("pipelines.cli:train", "Train a network and record what happens inside it."),
     "lr-find": ("pipelines.cli:lr_find", "Find a good peak learning rate."),
+    "study": ("search.cli:study", "Search schedules, batch sizes and other options."),
     "report": ("tracking.cli:report", "Make a run's report.html again."),
     "diagnose": ("tracking.cli:diagnose", "Say what is wrong with a training, and what to do."),
     "replay": ("tracking.cli:replay", "Send records that are still waiting to MLflow."),

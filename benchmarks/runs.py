@@ -63,6 +63,8 @@ def tracked_training(config: RunConfig) -> Figures:
             result = train(setup, tracked.directory, sink=tracked.sink, test=False)
         seconds = time.perf_counter() - began
         recorded = _recorded_steps(folder)
+    if result.valid is None:
+        raise ValueError("valid_fraction=0: the figures have the validation accuracy among them")
     samples = setup.loaders.train.samples
     return {
         "training": sum(samples / epoch.samples_per_second for epoch in result.history),

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tracking.errors import NonFiniteLoss
+import torch
+from torch import nn
+
+from tracking.errors import BadOption, NonFiniteLoss
 
 if TYPE_CHECKING:
     from pipelines.trainer import Fit
@@ -48,10 +51,13 @@ class Callback:
         """Always, also after a failure in the batch."""
 
     def before_validate(self, fit: Fit) -> None:
-        """The model is in evaluation mode."""
+        """The model is in evaluation mode. Not called where there is no validation data."""
 
     def after_validate(self, fit: Fit) -> None:
-        """``fit.metrics`` holds this epoch's ``valid/loss`` and ``valid/accuracy``."""
+        """``fit.metrics`` holds this epoch's ``valid/loss`` and ``valid/accuracy``.
+
+        Not called where there is no validation data.
+        """
 
     def after_epoch(self, fit: Fit) -> None:
         """Training and validation of the epoch are done."""
@@ -127,7 +133,8 @@ class LossGuard(Callback):
     """Ends the run with NonFiniteLoss when the training or validation loss is NaN or infinite.
 
     On the CPU every step is looked at. On an accelerator reading the loss would make the host wait
-    for the device, so every ``interval``-th step is, and the last one of an epoch.
+    for the device, so every ``interval``-th step is, and the last one of an epoch. Where there is
+    no validation, the weights are looked at after each epoch.
     """
 
     # After the callbacks that record, so the step that went wrong is in the records.
@@ -141,21 +148,38 @@ class LossGuard(Callback):
             self._check(fit, "loss", float(fit.loss), fit.step)
 
     def after_epoch(self, fit: Fit) -> None:
-        # The update of the epoch's last step may have spoilt the weights: only validation shows it.
+        # The update of the epoch's last step may have spoilt the weights: no training loss has
+        # been computed with them yet.
         last = fit.step - 1
         self._check(fit, "loss", float(fit.loss), last)
-        self._check(fit, "validation loss", fit.metrics["valid/loss"], last)
+        if "valid/loss" in fit.metrics:
+            self._check(fit, "validation loss", fit.metrics["valid/loss"], last)
+        elif not _all_finite(fit.model):
+            raise _diverged(fit, "weights became NaN or infinite", last)
 
     def _check(self, fit: Fit, name: str, loss: float, step: int) -> None:
         if not math.isfinite(loss):
-            raise NonFiniteLoss(
-                f"the {name} became {loss} by step {step} (epoch {fit.epoch}) at a learning rate "
-                f"of {fit.values.lr:.3g}; try a lower lr_max, a longer warm-up or clip_norm"
-            )
+            raise _diverged(fit, f"{name} became {loss}", step)
+
+
+def _diverged(fit: Fit, what: str, step: int) -> NonFiniteLoss:
+    return NonFiniteLoss(
+        f"the {what} by step {step} (epoch {fit.epoch}) at a learning rate of {fit.values.lr:.3g}; "
+        "try a lower lr_max, a longer warm-up or clip_norm"
+    )
+
+
+def _all_finite(model: nn.Module) -> bool:
+    """Whether every parameter is; one transfer in all."""
+    finite = [parameter.detach().isfinite().all() for parameter in model.parameters()]
+    return bool(torch.stack(finite).all())
 
 
 class EarlyStopping(Callback):
-    """Stops after ``patience`` epochs without a lower validation loss."""
+    """Stops after ``patience`` epochs without a lower validation loss.
+
+    Raises BadOption, before the fit: there is no validation data.
+    """
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
@@ -163,6 +187,11 @@ class EarlyStopping(Callback):
         self._waited = 0
 
     def before_fit(self, fit: Fit) -> None:
+        if not len(fit.loaders.valid):
+            raise BadOption(
+                f"patience={self.patience} needs validation data, and there is none; allowed: a "
+                "valid_fraction above 0, or no EarlyStopping"
+            )
         self._best, self._waited = math.inf, 0
 
     def after_epoch(self, fit: Fit) -> None:

@@ -24,7 +24,7 @@ from pydantic import (
 from tracking.errors import did_you_mean
 from tracking.interval import parse_every
 
-__all__ = ["CYCLES", "DATASETS", "MODELS", "PCT_START", "LrRangeConfig", "RunConfig"]
+__all__ = ["CYCLES", "DATASETS", "MODELS", "PCT_START", "LrRangeConfig", "Options", "RunConfig"]
 
 DATASETS = (
     "digits",
@@ -54,7 +54,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Options(BaseModel):
+class Options(BaseModel):
     """Frozen, closed, and strict about non-finite numbers."""
 
     model_config = ConfigDict(
@@ -62,7 +62,7 @@ class _Options(BaseModel):
     )
 
 
-class RunConfig(_Options):
+class RunConfig(Options):
     """Every option of a training run. The text below a field is its help."""
 
     # -- data --
@@ -73,8 +73,9 @@ class RunConfig(_Options):
     """Where dataset files are looked for and downloaded to."""
     image_size: int = Field(0, ge=0, le=4096)
     """Side in pixels that images are resized to at load; 0 keeps them as stored (digits: 28)."""
-    valid_fraction: Share = 0.1
-    """Share of the training set that is split off, by seed, for validation."""
+    valid_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the training set that is split off, by seed, for validation; 0 trains on all of it,
+    without validation."""
     test_fraction: Share = 0.2
     """Share split off as test set where a data set brings none (digits, folder)."""
     train_limit: int = Field(0, ge=0)
@@ -260,6 +261,12 @@ class RunConfig(_Options):
                     f"{name} has no meaning for schedule={self.schedule}; "
                     f"schedules that have it: {', '.join(having)}"
                 )
+        if self.patience and not self.valid_fraction:
+            raise ValueError(
+                f"patience={self.patience} waits for a better validation loss, and "
+                "valid_fraction=0 leaves no validation; allowed: patience=0, or a valid_fraction "
+                "above 0"
+            )
         if self.stop_on != "none" and not (self.diagnose and self.record):
             raise ValueError(f"stop_on={self.stop_on} needs diagnose=true and record=true")
         if self.schedule == "one_cycle_linear" and (self.pct_start or 0) > 0.5:
@@ -295,7 +302,7 @@ class RunConfig(_Options):
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
-class LrRangeConfig(_Options):
+class LrRangeConfig(Options):
     """Options of the learning-rate range test, beside those of RunConfig."""
 
     lr_start: float = Field(1e-7, gt=0)

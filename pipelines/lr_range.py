@@ -6,7 +6,7 @@ Source: Smith 2015 (1506.01186), section 3.3; the four suggestions are those of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.config import LrRangeConfig
-from pipelines.data.loaders import Batch, Loader
 from pipelines.optimizers import apply_values
 from pipelines.run import Setup
 from pipelines.schedules import ScheduleValues
 from pipelines.snapshot import Snapshot
-from pipelines.step import TrainStep, batch_groups
+from pipelines.step import TrainStep, endless_groups
 
 __all__ = ["LrRange", "Report", "lr_range_test", "minimum", "slide", "steep", "valley"]
 
@@ -75,7 +74,7 @@ def _curve(
     lrs: list[float] = []
     losses: list[float] = []
     average, lowest = 0.0, math.inf
-    groups = _endless(setup.loaders.train, setup.config.accumulate)
+    groups = endless_groups(setup.loaders.train, setup.config.accumulate)
     for index, group in enumerate(islice(groups, options.lr_steps)):
         position = index / (options.lr_steps - 1)
         lr = options.lr_start * (options.lr_end / options.lr_start) ** position
@@ -92,11 +91,6 @@ def _curve(
         lowest = min(lowest, smooth)
         step.update()
     return lrs, losses, False
-
-
-def _endless(loader: Loader, accumulate: int) -> Iterator[list[Batch]]:
-    while True:
-        yield from batch_groups(loader, accumulate)
 
 
 def _trimmed(lrs: list[float], losses: list[float], steps: int) -> tuple[Floats, Floats]:

@@ -57,13 +57,16 @@ class ProgressReport(Callback):
             self._progress.update(self._task, completed=fit.step + 1, shown=shown)
 
     def after_epoch(self, fit: Fit) -> None:
-        valid = fit.history[-1].valid
+        done = fit.history[-1]
         width = len(str(fit.epochs))
-        self.console.print(
-            f"epoch {fit.epoch + 1:>{width}}/{fit.epochs}  "
-            f"train loss {float(self._loss) / self._samples:.4f}  valid loss {valid.loss:.4f}  "
-            f"valid accuracy {valid.accuracy:.2%}  {fit.history[-1].samples_per_second:,.0f} img/s"
-        )
+        parts = [
+            f"epoch {fit.epoch + 1:>{width}}/{fit.epochs}",
+            f"train loss {float(self._loss) / self._samples:.4f}",
+        ]
+        if done.valid is not None:
+            parts.append(f"valid loss {done.valid.loss:.4f}")
+            parts.append(f"valid accuracy {done.valid.accuracy:.2%}")
+        self.console.print("  ".join([*parts, f"{done.samples_per_second:,.0f} img/s"]))
 
     def cleanup_fit(self, fit: Fit) -> None:
         self._progress.stop()

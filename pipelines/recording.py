@@ -26,7 +26,7 @@ __all__ = ["EpochMetrics", "Recording"]
 
 
 class EpochMetrics(Callback):
-    """Sends each epoch's validation metrics and speed to a sink."""
+    """Sends each epoch's metrics, of validation and speed, to a sink."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
@@ -101,7 +101,8 @@ class Recording(Callback):
 
     def after_epoch(self, fit: Fit) -> None:
         valid = fit.history[-1].valid
-        self._record.validated(valid.loss, valid.accuracy, valid.top_class)
+        if valid is not None:
+            self._record.validated(valid.loss, valid.accuracy, valid.top_class)
         self._stop_where_hopeless()
         if self._pictured:
             self._pictures.draw(fit.epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import nn
 
 from pipelines.callbacks import Callback, EarlyStopping, LossGuard
 from pipelines.config import RunConfig
-from pipelines.data.datasets import ImageData, load_dataset
+from pipelines.data.datasets import ImageData, check_batch_size, load_dataset
 from pipelines.data.facts import data_facts
 from pipelines.data.loaders import Loaders, make_loaders
 from pipelines.models import build_model
@@ -26,7 +27,7 @@ from pipelines.summary import ModelSummary, summarize
 from pipelines.trainer import EpochResult, Evaluation, Fit, Trainer, evaluate
 from tracking.activations import ActivationStats
 from tracking.diagnosis.evidence import RunContext
-from tracking.errors import BadOption
+from tracking.errors import BadOption, NonFiniteLoss
 from tracking.hyperparameters import Recorder
 from tracking.layers import select_layers
 from tracking.recording import RecordingOptions
@@ -76,8 +77,8 @@ class FitResult:
     model: nn.Module
     data: ImageData
     history: Sequence[EpochResult]
-    valid: Evaluation
-    """Of the last epoch."""
+    valid: Evaluation | None
+    """Of the last epoch; None where there is no validation data."""
     test: Evaluation | None
     """None where the run was not to look at test data."""
     stopped: str
@@ -88,16 +89,19 @@ class FitResult:
     """What is wrong with the run, what matters most first."""
 
 
-def prepare(config: RunConfig) -> Setup:
+def prepare(config: RunConfig, data: ImageData | None = None) -> Setup:
     """Load the data and build model and optimizer; seeds torch's global generator.
 
-    Raises BadInput: an option, the data or the model cannot be used. Nothing has been started then.
+    ``data`` is what ``load_dataset`` gave for a configuration with the same data options, where
+    several runs share it. Raises BadInput: an option, the data or the model cannot be used. Nothing
+    has been started then.
     """
     RecordingOptions.of(config)  # whether layers and thresholds can be used
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    data = load_dataset(config)
+    data = data or load_dataset(config)
+    check_batch_size(config, data)
     torch.manual_seed(config.seed)
     model = build_model(config, data.image_shape, data.num_classes).to(device)
     if config.channels_last:
@@ -206,6 +210,11 @@ def _describe(setup: Setup, directory: Path, sink: Sink) -> None:
 
 def _test(setup: Setup, fit: Fit, sink: Sink) -> Evaluation:
     result = evaluate(fit.model, setup.loaders.test, setup.device, setup.config.precision)
+    if not math.isfinite(result.loss):  # without validation nobody has noticed before
+        raise NonFiniteLoss(
+            f"the trained network's test loss is {result.loss}; "
+            "try a lower lr_max, a longer warm-up or clip_norm"
+        )
     now = time.time()
     values = {"test/loss": result.loss, "test/accuracy": result.accuracy}
     sink.metrics([Metric(key, value, fit.step, now) for key, value in values.items()])

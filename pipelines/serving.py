@@ -34,8 +34,12 @@ class ServingModel(nn.Module):
 def serving_model(
     model: nn.Module, data: ImageData
 ) -> tuple[ServingModel, npt.NDArray[np.float32]]:
-    """A copy of the model for serving, on the CPU, and two validation images as an example."""
+    """A copy of the model for serving, on the CPU, and two images as an example.
+
+    They are validation images, or training images where there is no validation.
+    """
     copied = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
     serving = ServingModel(copied, data.mean, data.std).eval()
-    images = data.valid.images[torch.arange(2) % len(data.valid)]
+    split = data.valid if len(data.valid) else data.train
+    images = split.images[torch.arange(2) % len(split)]
     return serving, images.float().numpy()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pipelines.data.loaders import Batch, Loader
 
-__all__ = ["StepOptions", "TrainStep", "autocast", "batch_groups"]
+__all__ = ["StepOptions", "TrainStep", "autocast", "batch_groups", "endless_groups"]
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -82,3 +82,9 @@ def batch_groups(loader: Loader, size: int) -> Iterator[list[Batch]]:
     batches = iter(loader)
     while group := list(islice(batches, size)):
         yield group
+
+
+def endless_groups(loader: Loader, size: int) -> Iterator[list[Batch]]:
+    """The groups of one epoch after the other."""
+    while True:
+        yield from batch_groups(loader, size)

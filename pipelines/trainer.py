@@ -38,11 +38,12 @@ class EpochResult:
     epoch: int
     step: int
     """Optimizer steps done at its end."""
-    valid: Evaluation
+    valid: Evaluation | None
+    """None where there is no validation data."""
     samples_per_second: float
     """Training samples per second, validation not included."""
     seconds: float
-    """Training and validation."""
+    """Training and validation, without what callbacks did aside."""
 
 
 @dataclass
@@ -68,10 +69,14 @@ class Fit:
     """Mean loss of this batch, on the device."""
     batch_size: int = 0
     """Samples in this batch."""
+    aside: float = 0.0
+    """Seconds of this epoch in which callbacks did something else than training: they add to it,
+    and it is left out of the speed."""
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """Their answers, of the first of accumulated batches."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the last finished epoch: valid/loss, valid/accuracy, samples_per_second."""
+    """Of the last finished epoch: samples_per_second and, where there is validation data,
+    valid/loss and valid/accuracy."""
     history: list[EpochResult] = field(default_factory=list)
     stopped: str = ""
     """Why the run ends early, or empty."""
@@ -139,15 +144,16 @@ class Trainer:
     def _one_epoch(self, fit: Fit) -> None:
         self.model.train()
         with self._level(fit, "epoch"):
+            fit.aside = 0.0
             began = time.perf_counter()
             samples = 0
             for group in batch_groups(self.loaders.train, self.options.accumulate):
                 self._one_batch(fit, group)
                 samples += fit.batch_size
             _wait_for(self.device)
-            trained = time.perf_counter() - began
-            valid = self._validate(fit)
-            seconds = time.perf_counter() - began
+            trained = time.perf_counter() - began - fit.aside
+            valid = self._validate(fit) if len(self.loaders.valid) else None
+            seconds = time.perf_counter() - began - fit.aside
             speed = samples / trained
             fit.metrics["samples_per_second"] = speed
             fit.history.append(EpochResult(fit.epoch, fit.step, valid, speed, seconds))
@@ -190,7 +196,10 @@ class Trainer:
 def evaluate(
     model: nn.Module, loader: Loader, device: torch.device, precision: str = "fp32"
 ) -> Evaluation:
-    """Loss and accuracy of a model in evaluation mode over a loader; one transfer at the end."""
+    """Loss and accuracy of a model in evaluation mode over a loader; one transfer at the end.
+
+    The loader must have a batch.
+    """
     was_training = model.training
     model.eval()
     # Apple's GPU has no float64.

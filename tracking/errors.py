@@ -8,7 +8,8 @@ LayerscopeError                 root; ``exit_code`` is what the command line end
 │   └── BadTracking             a tracking store or record directory that cannot be used
 ├── TrainingFailed (1)          training began and could not go on
 │   ├── NonFiniteLoss           the loss became NaN or infinite
-│   └── StoppedByFinding        the diagnosis found what the run cannot recover from
+│   ├── StoppedByFinding        the diagnosis found what the run cannot recover from
+│   └── TrialStopped             a search has ended one of its runs early
 ├── RecordsDamaged (1)          records on disk that cannot be read back
 └── RecordsWaiting (3)          trained, but records still wait to be sent to MLflow
 
@@ -32,6 +33,7 @@ __all__ = [
     "RecordsWaiting",
     "StoppedByFinding",
     "TrainingFailed",
+    "TrialStopped",
     "did_you_mean",
 ]
 
@@ -74,6 +76,10 @@ class NonFiniteLoss(TrainingFailed):
 
 class StoppedByFinding(TrainingFailed):
     """The diagnosis found something that the run cannot recover from, and was told to end it."""
+
+
+class TrialStopped(TrainingFailed):
+    """A search has ended one of its runs early: it has no prospects, or cannot be trained here."""
 
 
 class RecordsDamaged(LayerscopeError):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow.pytorch
 import numpy as np
 import numpy.typing as npt
 import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from torch import nn
 
 from tracking.mlflow_run import MlflowRun
 
-__all__ = ["log_model"]
+__all__ = ["log_model", "register_model"]
 
 
 def log_model(
@@ -23,8 +28,10 @@ def log_model(
     model: nn.Module,
     example: npt.NDArray[np.float32],
     folder: Path | None = None,
-) -> None:
+) -> str | None:
     """Log ``model`` to a run as its model ``model``, or save it in ``folder`` without a run.
+
+    Gives the id under which MLflow knows the logged model; None for one that was saved.
 
     ``example`` is a batch of at least two inputs (float32, batch first); the number of inputs in a
     batch is free when the model is served. The model must be on the CPU and in evaluation mode.
@@ -46,10 +53,47 @@ def log_model(
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's and torch's own making
-        if run is not None:
-            Model.log(None, mlflow.pytorch, run_id=run.run_id, model_id=_enter(run), **settings)
-        else:
+        if run is None:
             mlflow.pytorch.save_model(path=str(folder), **settings)
+            return None
+        model_id = _enter(run)
+        Model.log(None, mlflow.pytorch, run_id=run.run_id, model_id=model_id, **settings)
+        return model_id
+
+
+def register_model(run: MlflowRun, model_id: str, name: str) -> int:
+    """Make a logged model of the run the next version of the registered model ``name``.
+
+    Gives the version. Registers ``name`` where there is no such model yet. Raises what MLflow
+    raises: the store is away, has no model registry, or knows a prompt by this name.
+    """
+    client = run.client
+    _make_sure_of(client, name)
+    made = client.create_model_version(
+        name,
+        f"models:/{model_id}",
+        run.run_id,
+        await_creation_for=0,  # MLflow's own stores have it at once, and would say that they wait
+        model_id=model_id,
+    )
+    # As mlflow.register_model does, for the model's page to name its version; without, it is one
+    # all the same.
+    versions = json.dumps([{"name": name, "version": made.version}])
+    with suppress(Exception):
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: versions})
+    return int(made.version)
+
+
+def _make_sure_of(client: MlflowClient, name: str) -> None:
+    """Register a model's name, unless it is there already."""
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        # Another process may have made it just now; asked for by its name, a prompt is no model.
+        try:
+            client.get_registered_model(name)
+        except MlflowException:
+            raise error from None
 
 
 def _enter(run: MlflowRun) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tracking.errors import BadTracking
 from tracking.reasons import masked, reason
@@ -55,6 +56,32 @@ class MlflowRun:
             ) from None
 
     @classmethod
+    def child(cls, parent: MlflowRun, name: str, tags: Mapping[str, str]) -> MlflowRun:
+        """A new run below another, in its experiment, with tags. Raises what the client raises."""
+        marked = {**resolve_tags(), **tags, MLFLOW_PARENT_RUN_ID: parent.run_id}
+        run = parent.client.create_run(parent.experiment_id, tags=marked, run_name=name)
+        return cls(parent.client, run)
+
+    @classmethod
+    def known(cls, run_id: str, *, reopen: bool = False) -> MlflowRun:
+        """A run that exists in MLflow's own choice of a store; ``reopen`` sets it to RUNNING again.
+
+        Raises BadTracking: it is not there, has been deleted, or the store cannot be used.
+        """
+        uri = _absolute(mlflow.get_tracking_uri())
+        try:
+            run = cls.find(uri, run_id)
+            run.check()
+            if reopen:
+                run.client.update_run(run_id, status="RUNNING")
+        except Exception as error:
+            raise BadTracking(
+                f"run {run_id} in MLflow store {masked(uri)} cannot be used: {reason(error)}; "
+                "check MLFLOW_TRACKING_URI"
+            ) from None
+        return run
+
+    @classmethod
     def find(cls, uri: str, run_id: str) -> MlflowRun:
         """A run that exists. Raises what the client raises."""
         with _first_contact():
@@ -79,6 +106,11 @@ class MlflowRun:
     def is_running(self) -> bool:
         """Whether the store believes that the run still goes on."""
         return self.client.get_run(self.run_id).info.status in {"RUNNING", "SCHEDULED"}
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags. Raises what the client raises."""
+        for key, value in tags.items():
+            self.client.set_tag(self.run_id, key, value)
 
     def end(self, status: str, seconds: float) -> None:
         """Set the final status (FINISHED, FAILED, KILLED) and the time, in Unix seconds."""

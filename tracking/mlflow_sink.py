@@ -74,10 +74,13 @@ class MlflowSink:
         # The name is made here, so that sending it again replaces it.
         self._spool.append({"image": [self._place(path), image_name(key, int(step))]})
 
-    def finish(self, status: str) -> None:
-        """End the run with an MLflow status (FINISHED, FAILED, KILLED) and close."""
+    def finish(self, status: str, seconds: float | None = None) -> None:
+        """End the run with an MLflow status (FINISHED, FAILED, KILLED) and close.
+
+        ``seconds`` is when it ended, in Unix time, unless that is now.
+        """
         if not self._closed:
-            self._spool.append({"finish": [status, time.time()]})
+            self._spool.append({"finish": [status, seconds or time.time()]})
         self.close()
 
     def close(self) -> None:

@@ -6,9 +6,10 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ import numpy.typing as npt
 from torch import nn
 
 from tracking import __version__
-from tracking.errors import LayerscopeError, RecordsWaiting
-from tracking.mlflow_model import log_model
+from tracking.deliveries import Deliveries
+from tracking.errors import LayerscopeError, RecordsWaiting, TrialStopped
+from tracking.mlflow_model import log_model, register_model
 from tracking.mlflow_run import MlflowRun
 from tracking.mlflow_sink import MlflowSink
 from tracking.reasons import first_line, reason
@@ -29,7 +31,7 @@ from tracking.run_folders import (
 )
 from tracking.spool import SpoolInUse
 
-__all__ = ["TrackedRun", "tracked_run"]
+__all__ = ["TrackedRun", "tracked", "tracked_run", "why_ended"]
 
 log = logging.getLogger("layerscope")
 
@@ -42,51 +44,92 @@ class TrackedRun:
     sink: MlflowSink
     directory: Path
 
-    def log_model(self, model: nn.Module, example: npt.NDArray[np.float32]) -> None:
+    def log_model(
+        self, model: nn.Module, example: npt.NDArray[np.float32], register: str = ""
+    ) -> int | None:
         """Log a model, ready to serve; see tracking/mlflow_model.py for what it takes.
 
         Where the store cannot take it now, it is saved beside the records and sent with them. A
         model that cannot be exported is left out, with a warning: the run has been trained.
+
+        ``register`` names a model in MLflow's registry (see ``check_model_name``) whose next
+        version this one becomes. Gives that version; None where nothing was registered, with a
+        warning that says what to do where it was to be.
         """
         try:
-            log_model(self.run, model, example)
+            model_id = log_model(self.run, model, example)
         except Exception as error:
-            self._save_model(model, example, reason(error))
+            if self._save_model(model, example, reason(error)) and register:
+                self._warn_unregistered(register, "it has to arrive in MLflow first")
+            return None
+        return self._register(model_id, register) if model_id and register else None
 
-    def _save_model(self, model: nn.Module, example: npt.NDArray[np.float32], why: str) -> None:
+    def _save_model(self, model: nn.Module, example: npt.NDArray[np.float32], why: str) -> bool:
         folder = self.directory / "model"
         shutil.rmtree(folder, ignore_errors=True)
         try:
             log_model(None, model, example, folder)
         except Exception as error:
             log.warning("the run has no model: it cannot be exported (%s)", first_line(error))
-            return
+            return False
         log.warning("the model waits with the records (%s)", why)
         self.sink.artifact(folder)
+        return True
+
+    def _register(self, model_id: str, name: str) -> int | None:
+        try:
+            return register_model(self.run, model_id, name)
+        except Exception as error:
+            self._warn_unregistered(name, reason(error))
+            return None
+
+    def _warn_unregistered(self, name: str, why: str) -> None:
+        log.warning(
+            "the model is not registered as %s (%s); to do it later: "
+            "mlflow.register_model('runs:/%s/model', %r)",
+            *(name, why, self.run.run_id, name),
+        )
 
 
 @contextmanager
 def tracked_run(experiment: str, name: str = "", *, patience: float = 60.0) -> Iterator[TrackedRun]:
+    """A new run of an experiment, or the one that `mlflow run` has begun; see ``tracked``.
+
+    Raises BadTracking: the store or the records folder cannot be used, and no run has been opened.
+    """
+    with tracked(partial(MlflowRun.open, experiment, name), patience=patience) as opened:
+        yield opened
+
+
+@contextmanager
+def tracked(
+    begin: Callable[[], MlflowRun],
+    *,
+    patience: float = 60.0,
+    deliveries: Deliveries | None = None,
+) -> Iterator[TrackedRun]:
     """Open a run; end it as FINISHED, FAILED or KILLED (interrupted), with the reason in a tag.
 
-    The run's folder is removed once everything has arrived; ``patience`` is how many seconds to
-    wait for a store that is away. Raises BadTracking: the store or the records folder cannot be
-    used, and no run has been opened; RecordsWaiting: the work is done but not all of it is sent.
+    ``begin`` gives the run. Its folder is removed once everything has arrived; ``patience`` is how
+    many seconds to wait for a store that is away. With ``deliveries`` the wait is theirs.
+    Raises what ``begin`` raises; BadTracking: the records folder cannot be used, and no run has
+    been opened; RecordsWaiting: the work is done but not all of it is sent.
     """
-    run, sink, directory = _open(experiment, name, patience)
+    run, sink, directory = _open(begin, patience)
     sink.tags({"layerscope.version": __version__, "layerscope.state": "running"})
     try:
         yield TrackedRun(run, sink, directory)
     except BaseException as error:
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        failed = isinstance(error, Exception) and not isinstance(error, TrialStopped)
+        status = "FAILED" if failed else "KILLED"
         sink.tags({"layerscope.state": status.lower(), "layerscope.reason": why_ended(error)})
         try:
-            _finish(sink, status, directory)
+            _finish(sink, status, directory, deliveries)
         except RecordsWaiting as waiting:  # the failure that ended the run is the one to raise
             log.warning("%s", waiting)
         raise
     sink.tags({"layerscope.state": "finished"})
-    _finish(sink, "FINISHED", directory)
+    _finish(sink, "FINISHED", directory, deliveries)
 
 
 def why_ended(error: BaseException) -> str:
@@ -105,10 +148,10 @@ def _signal_name(code: object) -> str:
     return numbers.get(code, f"exit {code}") if isinstance(code, int) else f"exit {code}"
 
 
-def _open(experiment: str, name: str, patience: float) -> tuple[MlflowRun, MlflowSink, Path]:
+def _open(begin: Callable[[], MlflowRun], patience: float) -> tuple[MlflowRun, MlflowSink, Path]:
     check_records_root()
     try:
-        run = MlflowRun.open(experiment, name)
+        run = begin()
     except BaseException:
         remove_if_empty(records_root())
         raise
@@ -122,6 +165,14 @@ def _open(experiment: str, name: str, patience: float) -> tuple[MlflowRun, Mlflo
         raise
 
 
-def _finish(sink: MlflowSink, status: str, directory: Path) -> None:
-    sink.finish(status)
-    remove_run_folder(directory)
+def _finish(sink: MlflowSink, status: str, directory: Path, deliveries: Deliveries | None) -> None:
+    ended = time.time()
+
+    def deliver() -> None:
+        sink.finish(status, ended)
+        remove_run_folder(directory)
+
+    if deliveries is None:
+        deliver()
+    else:
+        deliveries.add(deliver)

@@ -1,7 +1,8 @@
 """From a source of images to training, validation and test data, ready for the loaders.
 
 Test data never mixes with the rest: a set without a test part has one split off by a seed of its
-own, the same for every run. Validation data is split off what remains, by the run's seed.
+own, the same for every run. Validation data is split off what remains, by the run's seed, unless
+``valid_fraction`` is 0: then all that remains is for training.
 """
 
 from __future__ import annotations
@@ -17,7 +18,25 @@ from pipelines.data.images import MEMORY_LIMIT, Images, RawData, Split
 from pipelines.data.sources import read_source
 from tracking.errors import BadDataset, BadOption
 
-__all__ = ["ImageData", "channel_statistics", "load_dataset", "seeded"]
+__all__ = [
+    "DATA_OPTIONS",
+    "ImageData",
+    "channel_statistics",
+    "check_batch_size",
+    "load_dataset",
+    "seeded",
+]
+
+# What decides which images a run sees: runs that agree in these can share them.
+DATA_OPTIONS = (
+    "dataset",
+    "data_dir",
+    "image_size",
+    "valid_fraction",
+    "test_fraction",
+    "train_limit",
+    "seed",
+)
 
 TEST_SEED = 1797
 DIGEST_LENGTH = 16
@@ -35,6 +54,7 @@ class ImageData:
     classes: tuple[str, ...]
     train: Split
     valid: Split
+    """Empty where the configuration wants no validation."""
     test: Split
     mean: tuple[float, ...]
     """Mean of each channel over the training split, pixels scaled to 0-1."""
@@ -60,19 +80,27 @@ def load_dataset(config: RunConfig, *, memory_limit: int = MEMORY_LIMIT) -> Imag
 
     Images that would take more than `memory_limit` bytes are left to be read on demand.
 
-    Raises BadDataset: the data is missing, unreadable or unfit for training; BadOption: a batch is
-    larger than the training split.
+    Raises BadDataset: the data is missing, unreadable or unfit for training; BadOption: see
+    ``check_batch_size``.
     """
     raw = read_source(config, memory_limit)
     _check_labels(raw)
     train, valid, test = _splits(raw, config)
-    if config.batch_size > len(train):
-        raise BadOption(
-            f"batch_size={config.batch_size} is larger than the training split of {len(train)} "
-            f"images; allowed: 1 to {len(train)}"
-        )
     mean, std = channel_statistics(train.images)
-    return ImageData(raw.name, raw.source, raw.classes, train, valid, test, mean, std, _digest(raw))
+    digest = _digest(raw)
+    data = ImageData(raw.name, raw.source, raw.classes, train, valid, test, mean, std, digest)
+    check_batch_size(config, data)
+    return data
+
+
+def check_batch_size(config: RunConfig, data: ImageData) -> None:
+    """Raises BadOption: a batch is larger than the training split."""
+    images = len(data.train)
+    if config.batch_size > images:
+        raise BadOption(
+            f"batch_size={config.batch_size} is larger than the training split of {images} "
+            f"images; allowed: 1 to {images}"
+        )
 
 
 def seeded(seed: int, purpose: str) -> Generator:
@@ -135,11 +163,14 @@ def _splits(raw: RawData, config: RunConfig) -> tuple[Split, Split, Split]:
         )
     if test is None:
         generator = seeded(TEST_SEED, "test")
-        # Two are left at least, one each for training and validation.
+        # Two are left at least, one each for training and validation; also where there is to be no
+        # validation, so that the test data is the same.
         rest, held_out = _split_off(labels, rest, config.test_fraction, generator, leave=2)
         test = raw.train.subset(held_out)
     generator = seeded(config.seed, "validation")
-    rest, valid = _split_off(labels, rest, config.valid_fraction, generator)
+    valid = rest[:0]
+    if config.valid_fraction:
+        rest, valid = _split_off(labels, rest, config.valid_fraction, generator)
     if config.train_limit:
         rest = rest[torch.randperm(len(rest), generator=generator)[: config.train_limit]]
     return raw.train.subset(rest), raw.train.subset(valid), test

@@ -20,7 +20,7 @@ def data_facts(train: Split, valid: Split, classes: int) -> DataFacts:
     Images that are read on demand are not compared: that would read them all.
     """
     overlap = 0
-    if isinstance(train.images, Tensor) and isinstance(valid.images, Tensor):
+    if len(valid) and isinstance(train.images, Tensor) and isinstance(valid.images, Tensor):
         known = np.isin(_fingerprints(valid.images), _fingerprints(train.images))
         overlap = int(known.sum())
     counts = train.labels.bincount(minlength=classes).tolist()

@@ -85,7 +85,9 @@ class Loader(ABC):
         """uint8 images and labels on the device, in the order and memory format asked for."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """One epoch."""
+        """One epoch; nothing where there are no samples."""
+        if not self.samples:
+            return  # torch.split makes a batch of nothing, too
         for images, labels in self._batches(self._order()):
             augmented = self.augment(images, self.generator) if self.augment else images
             yield Batch(augmented.float().mul_(self._scale).add_(self._shift), labels)

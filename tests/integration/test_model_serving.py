@@ -59,7 +59,7 @@ def test_model_is_logged_loaded_and_served(
     server: Any, served: Any, model: tuple[ServingModel, Images]
 ) -> None:
     with tracked_run("tests") as tracked:
-        tracked.log_model(*model)
+        version = tracked.log_model(*model, register="digits net")
     uri = f"runs:/{tracked.run.run_id}/model"
     info = mlflow.models.get_model_info(uri)
     assert info.signature is not None
@@ -70,6 +70,8 @@ def test_model_is_logged_loaded_and_served(
     assert info.saved_input_example_info is not None
     assert found_run(server.url, tracked.run.run_id).outputs.model_outputs
     predicts(uri, model[0], 1, 2, 7)
+    assert version == 1
+    predicts("models:/digits net/1", model[0], 3)
 
     url = served(uri)
     for count in (1, 7):
@@ -88,11 +90,18 @@ def test_model_waits_while_the_store_is_away(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with tracked_run("tests") as tracked:
         server.signal(signal.SIGSTOP)
-        tracked.log_model(*model)
+        version = tracked.log_model(*model, register="waiting")
         server.signal(signal.SIGCONT)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     assert "the model waits with the records (no answer in time)" in caplog.text
-    predicts(f"runs:/{tracked.run.run_id}/model", model[0], 3)
+    uri = f"runs:/{tracked.run.run_id}/model"
+    predicts(uri, model[0], 3)
+
+    # Then it was not to be registered; the warning says how to do it now.
+    assert version is None
+    assert f"mlflow.register_model({uri!r}, 'waiting')" in caplog.text
+    assert int(mlflow.register_model(uri, "waiting").version) == 1
+    predicts("models:/waiting/1", model[0], 3)
 
 
 @pytest.fixture

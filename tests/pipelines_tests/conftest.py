@@ -23,7 +23,9 @@ CPU = torch.device("cpu")
 def loaders() -> Callable[..., Loaders]:
     """Makes loaders of random 1x8x8 images with 3 classes, and of a few for validation."""
 
-    def make(count: int = 24, batch_size: int = 8, channels_last: bool = False) -> Loaders:
+    def make(
+        count: int = 24, batch_size: int = 8, channels_last: bool = False, valid: int = 6
+    ) -> Loaders:
         generator = torch.Generator().manual_seed(1)
 
         def loader(size: int, batch: int, shuffle: bool) -> InMemoryLoader:
@@ -40,7 +42,9 @@ def loaders() -> Callable[..., Loaders]:
                 channels_last=channels_last,
             )
 
-        return Loaders(loader(count, batch_size, True), loader(6, 6, False), loader(6, 6, False))
+        return Loaders(
+            loader(count, batch_size, True), loader(valid, 6, False), loader(6, 6, False)
+        )
 
     return make
 

@@ -9,7 +9,7 @@ from torch import nn
 from pipelines.callbacks import Callback, EarlyStopping, LossGuard
 from pipelines.trainer import Fit
 from tests.pipelines_tests.loops import BATCH, LoadersMaker, Spy, fit, trainer_of
-from tracking.errors import NonFiniteLoss, TrainingFailed
+from tracking.errors import BadOption, NonFiniteLoss, TrainingFailed
 
 __all__: list[str] = []
 
@@ -67,6 +67,45 @@ def test_guard_sees_weights_that_the_last_step_spoilt(loaders: LoadersMaker) -> 
         fit(trainer_of(loaders(count=16), Spoil(), LossGuard()))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_guard_sees_them_without_validation_too(loaders: LoadersMaker, bad: float) -> None:
+    class Spoil(Callback):
+        def after_batch(self, fit: Fit) -> None:
+            if fit.step == 1:
+                with torch.no_grad():
+                    fit.model[1].bias[2] = bad
+
+    log: list[str] = []
+    with pytest.raises(NonFiniteLoss) as caught:
+        fit(trainer_of(loaders(count=16, valid=0), Spoil(), LossGuard(), Spy(log)))
+    assert str(caught.value).startswith(
+        "the weights became NaN or infinite by step 1 (epoch 0) at a learning rate of "
+    )
+    assert log[-2:] == ["cleanup_epoch", "cleanup_fit"]
+
+
+def test_guard_leaves_a_sound_run_without_validation_alone(loaders: LoadersMaker) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    # What a model keeps for itself, such as a mask, may well be infinite.
+    model.register_buffer("mask", torch.tensor(float("-inf")))
+    done = fit(trainer_of(loaders(valid=0), LossGuard(), model=model), epochs=2)
+    assert len(done.history) == 2
+
+
+@pytest.mark.parametrize("valid", [0, 6])
+def test_guard_looks_at_the_last_loss_of_an_epoch(loaders: LoadersMaker, valid: int) -> None:
+    class Elsewhere(Callback):
+        def before_batch(self, fit: Fit) -> None:
+            fit.device = torch.device("meta")
+
+        def before_step(self, fit: Fit) -> None:
+            if fit.step == 3:
+                fit.loss = torch.tensor(float("inf"))
+
+    with pytest.raises(NonFiniteLoss, match="the loss became inf by step 3"):
+        fit(trainer_of(loaders(count=32, valid=valid), Elsewhere(), LossGuard()))
+
+
 def test_guard_raises_in_a_real_divergence(loaders: LoadersMaker) -> None:
     with pytest.raises(NonFiniteLoss, match="try a lower lr_max"):
         fit(trainer_of(loaders(count=32), LossGuard()), epochs=20, lr_max=1e38)
@@ -121,6 +160,15 @@ def test_early_stopping(
 def test_early_stopping_forgets_an_earlier_fit(loaders: LoadersMaker) -> None:
     trainer = trainer_of(loaders(count=8), Losses(1, 2, 3), EarlyStopping(2))
     assert [len(fit(trainer, epochs=3).history) for _ in range(2)] == [3, 3]
+
+
+def test_early_stopping_without_validation_is_refused_before_the_fit(
+    loaders: LoadersMaker,
+) -> None:
+    log: list[str] = []
+    with pytest.raises(BadOption, match=r"^patience=2 needs validation data, and there is none"):
+        fit(trainer_of(loaders(valid=0), EarlyStopping(2), Spy(log)))
+    assert "before_epoch" not in log
 
 
 def test_stop_before_the_fit_ends_it_after_one_epoch(loaders: LoadersMaker) -> None:

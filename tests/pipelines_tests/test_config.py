@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipelines.config import CYCLES, PCT_START, LrRangeConfig, RunConfig
 from pipelines.options import config_from, read_config
+from tracking.errors import BadOption
 
 __all__: list[str] = []
 
@@ -97,7 +98,7 @@ def refusal(**options: Any) -> str:
         ("epochs", [0, -1, 1.5, "many"]),
         ("batch_size", [0, -8]),
         ("accumulate", [0]),
-        ("valid_fraction", [0, 1]),
+        ("valid_fraction", [-0.1, 1, float("nan")]),
         ("test_fraction", [0, 1]),
         ("train_limit", [-1]),
         ("image_size", [-1, 4097]),
@@ -171,10 +172,18 @@ def test_options_that_contradict_each_other() -> None:
     )
     assert "schedules that have it: triangular, warm_restarts" in refusal(cycles=2)
     assert "leaves no room for the fall" in refusal(schedule="one_cycle_linear", pct_start=0.6)
+    assert "patience=3 waits for a better validation loss" in refusal(patience=3, valid_fraction=0)
 
 
 def test_the_constant_schedule_has_no_lower_momentum() -> None:
     assert RunConfig(schedule="constant", momentum_max=0.5).momentum_max == 0.5
+
+
+def test_all_may_be_for_training_where_nothing_waits_for_validation() -> None:
+    assert RunConfig(valid_fraction="0").valid_fraction == 0
+    assert config_from(RunConfig, RunConfig(valid_fraction=0).flat()).valid_fraction == 0
+    with pytest.raises(BadOption, match="valid_fraction=0 leaves no validation; allowed: pat"):
+        config_from(RunConfig, {"valid_fraction": "0", "patience": "1"})
 
 
 def test_unknown_options_and_changes_are_refused() -> None:

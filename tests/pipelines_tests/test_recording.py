@@ -218,6 +218,16 @@ def test_epoch_metrics_carry_the_steps_that_were_done(loaders: LoadersMaker) -> 
     assert sink.logged_metrics[3].value == done.history[1].valid.loss
 
 
+def test_epoch_metrics_without_validation_are_those_of_training(loaders: LoadersMaker) -> None:
+    sink = MemorySink()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    three = loaders(count=16, valid=0)
+    fit(Trainer(model, optimizer, three, CPU, callbacks=[EpochMetrics(sink)]), epochs=2)
+    points = [(m.key, m.step) for m in sink.logged_metrics]
+    assert points == [("samples_per_second", 2), ("samples_per_second", 4)]
+
+
 def test_gradients_and_updates_are_recorded_on_request(small: ConfigMaker, tmp_path: Path) -> None:
     sink = MemorySink()
     config = small(gradients=True, updates=True, every="2", precision="bf16")

@@ -19,6 +19,7 @@ from pipelines.config import RunConfig
 from pipelines.data.loaders import Batch, InMemoryLoader
 from pipelines.run import FitResult, prepare, resolve_device, train
 from pipelines.trainer import Fit
+from tracking.diagnosis.files import read_evidence
 from tracking.errors import BadModel, BadOption, NonFiniteLoss
 from tracking.sink import MemorySink
 
@@ -240,6 +241,30 @@ def test_everything_of_the_contract_reaches_the_sink(
     assert (last["valid/loss"].step, last["train/loss"].step) == (8, 7)
 
 
+def test_a_run_on_all_training_data_is_recorded_and_tested(
+    small: ConfigMaker, tmp_path: Path, no_pictures: None
+) -> None:
+    setup = prepare(small(valid_fraction=0, train_limit=0, record_eval=True))
+    assert setup.data.test.labels.equal(prepare(small()).data.test.labels)
+    sink = MemorySink()
+    result = train(setup, tmp_path, sink=sink)
+    assert (len(setup.data.train), setup.loaders.train.samples) == (1438, 1438)
+    assert sink.logged_datasets[0].sizes == {"train": 1438, "valid": 0, "test": 359}
+    assert sink.logged_params["valid_fraction"] == "0.0"
+    keys = {metric.key for metric in sink.logged_metrics}
+    assert {"train/loss", "test/loss", "samples_per_second"} <= keys
+    assert not any(key.startswith("valid/") for key in keys)
+    assert result.valid is None
+    assert result.test.accuracy > 0.5
+    assert set(result.activation_stats.read()["mode"].to_pylist()) == {"train"}
+    evidence = read_evidence(sink.logged_artifacts["evidence.json"])
+    assert list(evidence.epochs) == []
+    assert evidence.run.data.overlap == 0
+    told = {finding.rule for finding in result.findings}
+    assert not told & {"worse_than_chance", "constant_predictions", "overfitting"}
+    assert not told & {"train_valid_overlap"}
+
+
 def test_a_diverging_run_leaves_all_it_recorded(
     small: ConfigMaker, tmp_path: Path, no_pictures: None
 ) -> None:
@@ -264,3 +289,32 @@ def test_result_describes_the_run(trained: TrainedMaker) -> None:
     assert [epoch.step for epoch in result.history] == [4, 8]
     assert result.stopped == ""
     assert result.data.num_classes == 10
+
+
+SPOILT = """
+import torch
+from torch import nn
+
+class Spoilt(nn.Module):
+    def __init__(self, inputs, classes):
+        super().__init__()
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x):
+        scores = self.linear(x.flatten(1))
+        return scores if self.training else scores * torch.inf
+
+def make(image_shape, classes):
+    return Spoilt(image_shape[1] * image_shape[2], classes)
+"""
+
+
+def test_a_test_loss_that_is_not_finite_is_a_failed_training(
+    small: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None
+) -> None:
+    """Without validation nothing before it shows what the last step has spoilt."""
+    (tmp_path / "spoilt_net.py").write_text(SPOILT, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    setup = prepare(small(model="spoilt_net:make", valid_fraction=0, layers="params"))
+    with pytest.raises(NonFiniteLoss, match="the trained network's test loss is (nan|inf); try"):
+        train(setup, tmp_path / "run")

@@ -54,3 +54,10 @@ def test_a_single_validation_image_still_makes_a_batch(trained: TrainedMaker) ->
     assert len(result.data.valid) == 1
     _, example = serving_model(result.model, result.data)
     assert example.shape[0] == 2
+
+
+def test_without_validation_the_example_is_of_training_images(trained: TrainedMaker) -> None:
+    result = trained(valid_fraction=0)
+    serving, example = serving_model(result.model, result.data)
+    assert torch.from_numpy(example).equal(result.data.train.images[:2].float())
+    torch.testing.assert_close(serving(torch.from_numpy(example)).sum(dim=1), torch.ones(2))

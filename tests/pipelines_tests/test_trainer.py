@@ -22,6 +22,7 @@ from pipelines.run import FitResult, prepare
 from pipelines.schedules import make_schedule
 from pipelines.step import StepOptions
 from pipelines.trainer import Fit, Trainer, evaluate
+from tests.pipelines_tests.loops import EPOCH, VALIDATE, Spy
 from tracking.hyperparameters import Recorder
 
 __all__: list[str] = []
@@ -150,6 +151,31 @@ def test_history_holds_every_epoch(loaders: LoadersMaker) -> None:
     assert fit.metrics["valid/accuracy"] == last.valid.accuracy
     assert fit.metrics["samples_per_second"] == last.samples_per_second > 0
     assert last.seconds > 16 / last.samples_per_second
+
+
+def test_without_validation_data_nothing_is_validated(loaders: LoadersMaker) -> None:
+    log: list[str] = []
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    three = loaders(count=16, valid=0)
+    trainer = Trainer(model, optimizer, three, CPU, callbacks=[Spy(log)])
+    fit = trainer.fit(2, partial(make_schedule, RunConfig()))
+    epoch = [event for event in EPOCH if event not in VALIDATE]
+    assert log == ["before_fit", *epoch, *epoch, "after_fit", "cleanup_fit"]
+    assert fit.metrics.keys() == {"samples_per_second"}
+    assert [e.valid for e in fit.history] == [None, None]
+    assert all(e.seconds > 0 for e in fit.history)
+
+
+def test_validation_changes_nothing_in_training(loaders: LoadersMaker) -> None:
+    weights = []
+    for valid in (0, 6):
+        model = linear()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        trainer = Trainer(model, optimizer, loaders(valid=valid), CPU)
+        trainer.fit(2, partial(make_schedule, RunConfig()))
+        weights.append(weights_of(model))
+    assert weights[0].equal(weights[1])
 
 
 # -- small runs --

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.tracking_tests.reports import LAYERS, MODEL, facts, numbers, random_layer, run_folder
-from tracking.records import DatasetInfo, Finding
+from tracking.records import DatasetInfo, Finding, Metric
 from tracking.report import SECTIONS, render, write_report
 from tracking.report_data import RunReport, read_report
 from tracking.step_columns import StepColumns
@@ -143,6 +143,20 @@ def test_the_page_of_a_run(tmp_path: Path) -> None:
         *("loss", "accuracy", "lr", "momentum", "color_dim", "color_dim"),
         *["curve"] * 4,
     ]
+
+
+def test_a_run_without_validation_says_nothing_of_it(tmp_path: Path) -> None:
+    tested = {"test/accuracy": [Metric("test/accuracy", 0.9916, 60, 0.0)]}
+    page = render(read_report(facts(metrics=tested), run_folder(tmp_path)))
+    found = Page(page)
+    labels = {a["data-chart"]: a["aria-label"] for _, a in found.tags if "data-chart" in a}
+    assert labels["loss"] == "Training loss against the step"
+    assert labels["accuracy"] == "Accuracy without validation. Test: 99.16 %"
+    assert "alidation" not in found.text
+    assert "Numbers of each epoch" not in found.text
+    data = numbers(page)
+    assert data["valid_loss"] == data["valid_accuracy"] == {"step": [], "value": []}
+    assert data["test_accuracy"] == {"step": [60], "value": [0.9916]}
 
 
 def test_charts_and_tables_can_be_told_without_seeing_them(tmp_path: Path) -> None:

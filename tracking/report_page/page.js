@@ -111,7 +111,7 @@
       const traces = [];
       if (data.valid_accuracy.step.length) traces.push(line(data.valid_accuracy.step, data.valid_accuracy.value, "validation", green, { ...percent, mode: "lines+markers", marker: { size: 6 } }));
       if (data.test_accuracy.step.length) traces.push(line(data.test_accuracy.step, data.test_accuracy.value, "test", css("--ink"), { ...percent, mode: "markers", marker: { symbol: "star", size: 12 } }));
-      return [traces, { showlegend: true, hovermode: "x unified", xaxis: { rangemode: "tozero" }, yaxis: { tickformat: ".0%" } }];
+      return [traces, { showlegend: true, hovermode: "x unified", xaxis: { rangemode: "tozero" }, yaxis: { tickformat: ".0%", ...(data.valid_accuracy.step.length ? {} : { range: [-0.03, 1.03] }) } }];
     },
     lr: () => schedule("lr", isDark() ? "#7db7f5" : "#0b5cad"),
     momentum: () => schedule("momentum", isDark() ? "#ffb26b" : "#b34700"),

@@ -120,6 +120,39 @@ def test_no_part_is_ever_empty(count: int, valid: float, test: float, seed: int)
     assert sorted(train + valid_ + test_) == list(range(count))
 
 
+@pytest.mark.parametrize("memory_limit", [0, 2**31])
+@pytest.mark.parametrize("brings_test", [False, True])
+def test_without_validation_all_but_the_same_test_data_is_for_training(
+    factory: ModuleType, brings_test: bool, memory_limit: int
+) -> None:
+    if brings_test:
+        vars(factory)["values"] = (*numbered(100), *numbered(30, first=1000))
+    usual = parts(load(memory_limit, valid_fraction=0.3, seed=1))
+    for seed in (1, 2):
+        data = load(memory_limit, valid_fraction=0, seed=seed)
+        train, valid, test = parts(data)
+        assert (valid, test) == ([], usual[2])
+        assert train == sorted(usual[0] + usual[1])
+        assert data.valid.images.shape == (0, 1, 2, 2)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_test_data_of_few_images_is_the_same_without_validation(
+    factory: ModuleType, count: int
+) -> None:
+    vars(factory)["values"] = numbered(count)
+    options = {"test_fraction": 0.9, "batch_size": 1}
+    assert parts(load(valid_fraction=0, **options))[2] == parts(load(**options))[2]
+
+
+@pytest.mark.usefixtures("factory")
+def test_train_limit_holds_without_validation_too() -> None:
+    train, valid, _ = parts(load(valid_fraction=0, train_limit=7))
+    assert (len(set(train)), valid) == (7, [])
+    with pytest.raises(BadOption, match="of 320 images; allowed: 1 to 320"):
+        load(valid_fraction=0, batch_size=321)
+
+
 @pytest.mark.usefixtures("factory")
 def test_train_limit_takes_the_first_of_a_shuffle() -> None:
     whole, ten, twenty = (load(train_limit=limit) for limit in (0, 10, 20))

@@ -10,6 +10,8 @@ from pipelines.data.images import LazyImages, Split
 
 __all__: list[str] = []
 
+NONE = torch.zeros(0, dtype=torch.int64)
+
 
 def split(images: torch.Tensor) -> Split:
     return Split(images, torch.arange(len(images)) % 3)
@@ -41,6 +43,12 @@ def test_fingerprints_of_images_of_any_size_tell_them_apart() -> None:
         few = torch.cat([pictures(100, 3, side), torch.zeros(1, 1, side, side, dtype=torch.uint8)])
         different = len({image.numpy().tobytes() for image in few})
         assert len(np.unique(_fingerprints(few))) == different
+
+
+def test_without_validation_there_is_no_overlap() -> None:
+    train = pictures(12, 0)
+    facts = data_facts(split(train), split(train).subset(NONE), 3)
+    assert (facts.train, facts.valid, facts.overlap) == (12, 0, 0)
 
 
 def test_images_on_demand_are_not_read() -> None:

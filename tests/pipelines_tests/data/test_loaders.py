@@ -187,6 +187,14 @@ def test_worker_processes_change_nothing() -> None:
     assert torch.equal(epoch(helped)[0], epoch(alone)[0])
 
 
+@KINDS
+@FORMATS
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_no_samples_are_no_batches(kind: type[Loader], channels_last: bool, shuffle: bool) -> None:
+    loader = loader_of(kind, count=0, shuffle=shuffle, channels_last=channels_last)
+    assert (len(loader), loader.samples, list(loader)) == (0, 0, [])
+
+
 # -- the loaders of a run --
 
 

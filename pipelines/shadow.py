@@ -1,0 +1,123 @@
+"""Shadow: a copy of the network that is trained for a while beside the run, which goes on as if
+nothing had been.
+
+It answers two questions about a run that is not over: what would come out if the learning rate were
+brought down to zero from here (``anneal``), and what a complete schedule of fewer steps comes to
+(``cycle``). In mid-cycle the validation accuracy of the run itself says little about its end.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import torch
+from torch import nn
+
+from pipelines.data.datasets import seeded
+from pipelines.data.loaders import Loader
+from pipelines.optimizers import apply_values, make_optimizer
+from pipelines.run import Setup
+from pipelines.schedules import Schedule, ScheduleValues, make_schedule
+from pipelines.snapshot import RandomState
+from pipelines.step import TrainStep, endless_groups
+from pipelines.trainer import Evaluation, Fit, evaluate
+
+__all__ = ["Shadow", "ShadowResult"]
+
+
+@dataclass(frozen=True)
+class ShadowResult:
+    """What a shadow came to."""
+
+    valid: Evaluation
+    """On the validation data; its loss is not finite where the shadow diverged."""
+    samples: int
+    """Training samples it took."""
+
+
+class Shadow:
+    """Trains copies of a run's network; weights, optimizer, data order and random states of the run
+    stay bit-identical to those of a run without a shadow.
+
+    Make it before the run starts, while the model has no hooks and its first weights. It takes the
+    memory of one more model with its optimizer.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._model = copy.deepcopy(setup.model)
+        # The first weights, which `cycle` starts from.
+        self._first = [tensor.detach().clone() for tensor in _tensors(setup.model)]
+
+    def anneal(self, fit: Fit, steps: int) -> ShadowResult:
+        """From the run's weights and optimizer, bring the learning rate down to zero in ``steps``.
+
+        It falls on a straight line from its present value; momentum rises to ``momentum_max``.
+        """
+        _copy(_tensors(self._setup.model), self._model)
+        step = self._new_step()
+        step.optimizer.load_state_dict(copy.deepcopy(fit.optimizer.state_dict()))
+        if fit.scaler is not None:
+            step.scaler.load_state_dict(fit.scaler.state_dict())
+        now, last = fit.values, self._setup.config.momentum_max
+
+        def falling(index: int) -> ScheduleValues:
+            share = (index + 0.5) / steps
+            momentum = now.momentum + (last - now.momentum) * share
+            return ScheduleValues(now.lr * (1 - share), momentum)
+
+        return self._train(step, steps, falling, f"anneal {fit.step}")
+
+    def cycle(self, steps: int) -> ShadowResult:
+        """From the run's first weights, train by the run's schedule shortened to ``steps``."""
+        _copy(self._first, self._model)
+        schedule: Schedule = make_schedule(self._setup.config, steps)
+        return self._train(self._new_step(), steps, schedule, f"cycle {steps}")
+
+    def _new_step(self) -> TrainStep:
+        setup = self._setup
+        optimizer = make_optimizer(self._model, setup.config)
+        return TrainStep(self._model, optimizer, setup.device, setup.step_options)
+
+    def _train(
+        self, step: TrainStep, steps: int, values: Callable[[int], ScheduleValues], purpose: str
+    ) -> ShadowResult:
+        setup = self._setup
+        loader = self._loader(purpose)
+        samples = 0
+        before = RandomState()
+        try:
+            self._model.train()
+            groups = endless_groups(loader, setup.config.accumulate)
+            for index, group in enumerate(islice(groups, steps)):
+                apply_values(step.optimizer, values(index))
+                loss = step.gradients(group)
+                samples += sum(len(batch.y) for batch in group)
+                if setup.device.type == "cpu" and not math.isfinite(float(loss)):
+                    return ShadowResult(Evaluation(float(loss), 0.0), samples)
+                step.update()
+            valid = evaluate(self._model, setup.loaders.valid, setup.device, setup.config.precision)
+        finally:
+            before.restore()
+        return ShadowResult(valid, samples)
+
+    def _loader(self, purpose: str) -> Loader:
+        """The run's training data, in an order of its own."""
+        loader = copy.copy(self._setup.loaders.train)
+        loader.generator = seeded(self._setup.config.seed, purpose)
+        return loader
+
+
+def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters and buffers, in the same order for every copy of a model."""
+    return chain(model.parameters(), model.buffers())
+
+
+def _copy(source: Iterator[torch.Tensor] | list[torch.Tensor], model: nn.Module) -> None:
+    with torch.no_grad():
+        for own, other in zip(_tensors(model), source, strict=True):
+            own.copy_(other)

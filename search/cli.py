@@ -1,0 +1,193 @@
+"""`layerscope study`: run, worker, status, best, trials, report, retrain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pipelines.config import RunConfig
+from pipelines.flags import config_flags
+from pipelines.options import config_from, read_config
+from search.config import StudyConfig
+from search.definition import StudyDefinition
+from search.space import SearchSpace
+from search.storage_url import DEFAULT_STORAGE, storage_url
+from tracking.errors import BadOption
+
+__all__ = ["study"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def storage_option(command: F) -> F:
+    """Where the studies are."""
+    return click.option(
+        "--storage",
+        default="",
+        metavar="URL",
+        help="Database of the studies, or file:PATH of a file that holds its URL. A URL with a "
+        "password is not for the command line: put it into OPTUNA_STORAGE or a file.  "
+        f"[OPTUNA_STORAGE, or {DEFAULT_STORAGE}]",
+    )(command)
+
+
+def name_option(command: F) -> F:
+    """Which study."""
+    return click.option("--name", required=True, metavar="TEXT", help="Name of the study.")(command)
+
+
+@click.group()
+def study() -> None:
+    """Search learning-rate and momentum schedules, batch sizes and any other option of `train`."""
+
+
+@study.command()
+@click.option(
+    "--space",
+    "space_texts",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="What is searched: NAME=log:LOW:HIGH, NAME=LOW:HIGH, NAME=A,B,C. May be given several "
+    "times, or once with spaces between.  [the space in search/spaces/default.yaml]",
+)
+@click.option(
+    "--space-file",
+    type=click.Path(path_type=Path),
+    help="YAML file with the space; --space overrides it.",
+)
+@storage_option
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="YAML file with options of the runs, such as a run's config.yaml; flags override it.",
+)
+@config_flags(StudyConfig)
+@config_flags(RunConfig)
+def run(
+    space_texts: tuple[str, ...],
+    space_file: Path | None,
+    storage: str,
+    config_path: Path | None,
+    **flags: Any,
+) -> None:
+    """Make a study, or go on with it, up to its number of trials.
+
+    Every option of `train` may be given: it holds for all trials, unless the space varies it.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    own = {name: given.pop(name) for name in StudyConfig.model_fields if name in given}
+    options = config_from(StudyConfig, own)
+    if not options.name:
+        raise BadOption("name is missing; give the study one: --name NAME")
+    file = read_config(config_path) if config_path else {}
+    base = config_from(RunConfig, file | given)
+    texts = [text for several in space_texts for text in several.split()]
+    space = SearchSpace.read(texts, space_file, lr_scaling=options.lr_scaling)
+    definition = StudyDefinition(base, options, space)
+    url = storage_url(storage)
+    names = {*own, *file, *given, *(["space"] if texts or space_file else [])}
+    # Optuna, torch and MLflow take seconds to import: not for --help, and not to refuse an option.
+    from search.running import Order, run_study
+
+    run_study(Order(definition, names, url))
+
+
+@study.command()
+@name_option
+@storage_option
+@click.option("--data-dir", metavar="PATH", help="Where this machine has the data.")
+@click.option("--device", metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--threads", metavar="N", help="CPU threads of this worker.")
+def worker(name: str, storage: str, **local: str | None) -> None:
+    """Help with a study that `study run` has made, from this or any other machine.
+
+    The worker ends when no trial is left. It needs the same storage and the same MLflow server
+    (MLFLOW_TRACKING_URI).
+    """
+    url = storage_url(storage)
+    from search.working import work
+
+    work(name, url, {key: value for key, value in local.items() if value is not None})
+
+
+@study.command()
+@name_option
+@storage_option
+def status(name: str, storage: str) -> None:
+    """How far a study is; on a terminal the table lives while trials run."""
+    url = storage_url(storage)
+    from search.looking import show_status
+
+    show_status(name, url)
+
+
+@study.command()
+@name_option
+@storage_option
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the best configuration to this YAML file too, for `train --config`.",
+)
+def best(name: str, storage: str, output: Path | None) -> None:
+    """The best trial and its options; with two objectives the Pareto front."""
+    url = storage_url(storage)
+    from search.looking import show_best
+
+    show_best(name, url, output)
+
+
+@study.command()
+@name_option
+@storage_option
+@click.option("--json", "form", flag_value="json", help="As a list of JSON objects.")
+@click.option("--csv", "form", flag_value="csv", help="As comma-separated values.")
+def trials(name: str, storage: str, form: str | None) -> None:
+    """Every trial with its state, value and parameters."""
+    url = storage_url(storage)
+    from search.looking import show_trials
+
+    show_trials(name, url, form or "")
+
+
+@study.command()
+@name_option
+@storage_option
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write it to this folder, and not to the study's run in MLflow.",
+)
+def report(name: str, storage: str, output: Path | None) -> None:
+    """Make study.html, its pictures, trials.parquet and best.yaml again."""
+    url = storage_url(storage)
+    from search.looking import make_report
+
+    make_report(name, url, output)
+
+
+@study.command()
+@name_option
+@storage_option
+@click.option("--trial", type=int, metavar="N", help="Another trial than the best one.")
+@click.option(
+    "--register",
+    metavar="NAME",
+    help="Name of the model in MLflow's registry.  [the study's name]",
+)
+@click.option("--data-dir", metavar="PATH", help="Where this machine has the data.")
+@click.option("--device", metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--threads", metavar="N", help="CPU threads.")
+def retrain(
+    name: str, storage: str, trial: int | None, register: str | None, **local: str | None
+) -> None:
+    """Train the best configuration on training and validation data, test it once, register it."""
+    url = storage_url(storage)
+    from search.retrain import retrain_best
+
+    given = {key: value for key, value in local.items() if value is not None}
+    retrain_best(name, url, trial, name if register is None else register, given)

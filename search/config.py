@@ -1,0 +1,86 @@
+"""StudyConfig: the options of a study, beside those of the training runs it is made of.
+
+Nothing heavy is imported here: ``--help`` reads this file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pipelines.config import Options
+from search.rung_plan import RungPlan
+
+__all__ = ["RUNNING_OPTIONS", "StudyConfig"]
+
+# What may change from one command to the next; the rest is the study's own, from its creation on.
+RUNNING_OPTIONS = ("name", "trials", "workers", "heartbeat")
+
+
+class StudyConfig(Options):
+    """Every option of a study. The text below a field is its help."""
+
+    name: str = Field("", max_length=200)
+    """Name of the study in its storage (required)."""
+    trials: int = Field(20, ge=1)
+    """Trials that the study is to have in all; the same command again goes on up to there."""
+    workers: int = Field(1, ge=0)
+    """Processes on this machine, one trial at a time each; 0 leaves the work to `study worker`."""
+    objective: Literal["accuracy", "loss", "accuracy,seconds"] = "accuracy"
+    """Of the validation data: highest accuracy, lowest loss, or accuracy against training seconds
+    (a Pareto front; no pruning)."""
+    sampler: Literal["tpe", "gp", "cmaes", "random", "qmc", "grid"] = "tpe"
+    """How parameters are chosen."""
+    sampler_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Seed of the sampler; with one worker it makes a study repeatable. Default: the runs' seed."""
+    lr_scaling: Literal["auto", "sqrt", "linear", "none"] = "auto"
+    """Search lr_max at the base batch size and scale it with a trial's: with the root (adam,
+    adamw) or the batch size itself (sgd)."""
+    lr_prior: bool = False
+    """Run the range test first: centre lr_max's range on its suggestion, and try that first."""
+    rung: str = "anneal:0.3"
+    """What a trial is judged by on its way: anneal:EPOCHS (a copy of the weights with the learning
+    rate brought down to zero), cycle (short complete runs before it), plain, or none."""
+    rungs: int = Field(2, ge=1, le=8)
+    """How many times a trial is judged before its end."""
+    reduction: int = Field(3, ge=2)
+    """Rungs lie at 1/reduction of the run, 1/reduction^2, ...; halving keeps one in reduction."""
+    pruner: str = "halving"
+    """halving, hyperband, median, threshold:VALUE, or none."""
+    health: str = "critical"
+    """Stop a trial by the diagnosis of its layers: critical or warning (findings of that severity),
+    rule names separated by commas, or none."""
+    heartbeat: int = Field(20, ge=1)
+    """Seconds between a worker's signs of life; after three times as long without one its trial is
+    tried again, at most twice."""
+
+    @field_validator("rung")
+    @classmethod
+    def _check_rung(cls, value: str) -> str:
+        return RungPlan.parse(value, 1, 3).text
+
+    @field_validator("pruner")
+    @classmethod
+    def _check_pruner(cls, value: str) -> str:
+        kind, _, bound = value.partition(":")
+        if kind == "threshold":
+            try:
+                float(bound)
+            except ValueError:
+                raise ValueError("allowed: threshold:VALUE, e.g. threshold:0.5") from None
+        elif value not in {"halving", "hyperband", "median", "none"}:
+            raise ValueError("allowed: halving, hyperband, median, threshold:VALUE, none")
+        return value
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.pruner == "hyperband" and self.rungs < 2:
+            raise ValueError("pruner=hyperband needs rungs of at least 2")
+        return self
+
+    @property
+    def plan(self) -> RungPlan:
+        """Where and how trials are judged."""
+        text = "none" if self.pruner == "none" or "," in self.objective else self.rung
+        return RungPlan.parse(text, self.rungs, self.reduction)

@@ -1,0 +1,131 @@
+"""StudyDefinition: all that a study is, as it stands in its storage for whoever works on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipelines.config import RunConfig
+from search.config import RUNNING_OPTIONS, StudyConfig
+from search.space import SearchSpace
+from tracking.errors import BadOption, BadTracking
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+__all__ = ["DEFINITION", "MLFLOW_RUN", "StudyDefinition"]
+
+DEFINITION = "layerscope.definition"
+MLFLOW_RUN = "layerscope.mlflow_run_id"
+VERSION = 1
+
+# What is for one machine or for one look at a run, so that a command may differ in it.
+LOCAL_OPTIONS = ("data_dir", "device", "threads", "experiment", "run_name")
+
+
+@dataclass(frozen=True)
+class StudyDefinition:
+    """The runs' common options, the study's own, and the space."""
+
+    base: RunConfig
+    options: StudyConfig
+    space: SearchSpace
+    """As it was given."""
+    prior: float | None = None
+    """The range test's learning rate, around which the space is searched."""
+
+    @property
+    def searched(self) -> SearchSpace:
+        """The space that trials are drawn from."""
+        return self.space if self.prior is None else self.space.centred(self.prior)
+
+    def check(self) -> None:
+        """Raises BadOption: options that do not go together, or a space that cannot be searched."""
+        if not self.options.name:
+            raise BadOption("name is missing; give the study one: --name NAME")
+        if self.base.patience:
+            raise BadOption(
+                f"patience={self.base.patience}: a study's trials are judged at equal numbers of "
+                "samples seen, so none may stop early; leave patience at 0"
+            )
+        if not self.base.valid_fraction:
+            raise BadOption(
+                "valid_fraction=0: a study needs validation data to judge its trials by"
+            )
+        self.space.check(self.base)
+
+    def config(self, trial: Trial) -> tuple[RunConfig, dict[str, Any]]:
+        """A trial's configuration, and the options that are its own.
+
+        Raises BadOption: the values that were drawn do not go together.
+        """
+        own = self.searched.suggest(trial, self.base)
+        return self.with_options(own), own
+
+    def with_options(self, own: Mapping[str, Any]) -> RunConfig:
+        """The base configuration with a trial's options."""
+        from pipelines.options import config_from
+
+        # A trial leaves pictures and tables; reports and models of all of them would be too much.
+        plain = {"report": False, "log_model": False, "stop_on": "none", "run_name": ""}
+        return config_from(RunConfig, self.base.model_dump() | plain | dict(own))
+
+    def on_this_machine(self, given: Mapping[str, Any]) -> StudyDefinition:
+        """The same with a machine's own options, where some are given."""
+        from pipelines.options import config_from
+
+        local = {name: given[name] for name in LOCAL_OPTIONS if name in given}
+        base = config_from(RunConfig, self.base.model_dump() | local)
+        return replace(self, base=base)
+
+    def to_json(self) -> str:
+        """For the study's user attribute."""
+        return json.dumps(
+            {
+                "version": VERSION,
+                "config": self.base.model_dump(mode="json"),
+                "study": self.options.model_dump(mode="json"),
+                "space": self.space.to_dict(),
+                "prior": self.prior,
+            }
+        )
+
+    @classmethod
+    def of(cls, study: Study) -> StudyDefinition:
+        """The definition of a stored study. Raises BadTracking: it has none that can be read."""
+        text = study.user_attrs.get(DEFINITION)
+        if text is None:
+            raise BadTracking(
+                f"study {study.study_name!r} was not made by layerscope; choose another --name"
+            )
+        try:
+            value = json.loads(text)
+            return cls(
+                RunConfig.model_validate(value["config"]),
+                StudyConfig.model_validate(value["study"]),
+                SearchSpace.from_dict(value["space"]),
+                value["prior"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadTracking(
+                f"study {study.study_name!r}: its definition is that of another version of "
+                f"layerscope ({type(error).__name__}); choose another --name"
+            ) from None
+
+    def differences(self, other: StudyDefinition, given: Collection[str]) -> list[str]:
+        """What this command gives and the stored study has otherwise, a line each.
+
+        ``given``: names of the options of the command; ``space`` where it gives a space.
+        """
+        lines = []
+        for mine, stored in ((self.options, other.options), (self.base, other.base)):
+            for name in type(mine).model_fields:
+                here, there = getattr(mine, name), getattr(stored, name)
+                fixed = name not in (*RUNNING_OPTIONS, *LOCAL_OPTIONS)
+                if name in given and fixed and here != there:
+                    lines.append(f"{name}: {here} here, {there} in the study")
+        if "space" in given:
+            lines += self.space.differences(other.space)
+        return lines

@@ -1,0 +1,96 @@
+"""HealthPruner: stops a trial by what its layers show, before its accuracy does.
+
+A decorating pruner: it asks the diagnosis first, and then the pruner that it wraps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from optuna.pruners import BasePruner
+
+from tracking.errors import BadOption, did_you_mean
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+__all__ = ["HEALTH", "HealthPruner", "HealthRule"]
+
+HEALTH = "health"
+"""The trial's user attribute with its findings so far: objects with rule, severity, summary."""
+
+# Rules that tell of layers and gradients, that is of what a network cannot learn its way out of.
+# Others, such as those on data or on the whole course of the loss, are the same for every trial or
+# the pruner's own business.
+LAYER_RULES = frozenset(
+    {
+        "collapse_cycles",
+        "constant_predictions",
+        "dead_layer",
+        "dead_units",
+        "exploding_activations",
+        "exploding_gradients",
+        "lr_too_high",
+        "non_finite",
+        "poor_initialisation",
+        "saturated",
+        "vanishing_gradients",
+        "vanishing_start",
+    }
+)
+
+
+class HealthRule:
+    """Which findings stop a trial: ``critical`` or ``warning`` (those of that severity, about
+    layers), names of rules separated by commas, or ``none``.
+
+    Raises BadOption: no such rule.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._severities = {"critical": {"critical"}, "warning": {"critical", "warning"}}.get(text)
+        self._rules = frozenset[str]()
+        if self._severities is None and text != "none":
+            self._rules = frozenset(name.strip() for name in text.split(","))
+            for name in sorted(self._rules):
+                _check(name)
+
+    def __bool__(self) -> bool:
+        return self.text != "none"
+
+    def first(self, findings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """The first finding that stops a trial."""
+        return next((finding for finding in findings if self._stops(finding)), None)
+
+    def _stops(self, finding: Mapping[str, Any]) -> bool:
+        if self._severities is not None:
+            return finding["severity"] in self._severities and finding["rule"] in LAYER_RULES
+        return finding["rule"] in self._rules
+
+
+class HealthPruner(BasePruner):
+    """Prunes a trial with a finding that ``rule`` names; else ``pruner`` decides."""
+
+    def __init__(self, pruner: BasePruner, rule: HealthRule) -> None:
+        self._pruner = pruner
+        self._rule = rule
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial is to end."""
+        if self._rule.first(trial.user_attrs.get(HEALTH, ())) is not None:
+            return True
+        return self._pruner.prune(study, trial)
+
+
+def _check(name: str) -> None:
+    from tracking.diagnosis.rules import RULES
+
+    known = [rule.name for rule in RULES]
+    if name not in known:
+        raise BadOption(
+            f"health={name}: allowed: critical, warning, none, or rules of the diagnosis "
+            f"(docs/diagnosis.md) separated by commas.{did_you_mean(name, known)}"
+        )

@@ -1,0 +1,149 @@
+"""Judge: the callback that judges a trial while it trains, at its rungs and by its layers."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from optuna import Trial
+
+from pipelines.callbacks import Callback
+from pipelines.run import FitResult, Setup
+from pipelines.shadow import Shadow, ShadowResult
+from pipelines.trainer import Fit, evaluate
+from search.config import StudyConfig
+from search.health import HEALTH, HealthRule
+from search.rung_plan import Rung
+from tracking.errors import TrialStopped
+from tracking.records import Finding, Metric
+from tracking.sink import Sink
+
+__all__ = ["Judge"]
+
+
+class Judge(Callback):
+    """Scores a trial at each rung of the study's plan, tells Optuna, and ends it if it says so.
+
+    The training goes on undisturbed: with and without rungs it is bit-identical. Scores go to the
+    trial's user attribute ``rungs`` and to the metrics ``rung/accuracy`` and ``rung/loss``.
+    Raises TrialStopped, out of the fit: the pruner or the health rule has ended the trial.
+    """
+
+    # After the recorders and the loss guard, so that what they say of this step is known.
+    order = 200
+
+    def __init__(self, trial: Trial, options: StudyConfig, setup: Setup, sink: Sink) -> None:
+        self._trial = trial
+        self._options = options
+        self._plan = options.plan
+        self._health = HealthRule(options.health)
+        self._setup = setup
+        self._sink = sink
+        self._rungs: list[Rung] = []
+        self._scores: list[dict[str, float | None]] = []
+        self._findings: list[dict[str, Any]] = []
+        self._new_findings = False
+        self._samples = 0
+        self._aside_samples = 0
+        self._aside_seconds = 0.0
+        # Here, before anything is hooked to the model.
+        self._shadow = Shadow(setup) if self._plan.kind in {"anneal", "cycle"} else None
+
+    def announce(self, finding: Finding) -> None:
+        """Take a new finding of the diagnosis."""
+        self._findings.append(
+            {"rule": finding.rule, "severity": finding.severity, "summary": finding.summary}
+        )
+        self._new_findings = True
+
+    def before_fit(self, fit: Fit) -> None:
+        self._rungs = self._plan.rungs(fit.total_steps)
+        self._epoch_steps = fit.total_steps // fit.epochs
+        if self._plan.kind == "cycle":
+            while self._rungs:
+                self._judge(fit, self._rungs.pop(0))
+
+    def after_batch(self, fit: Fit) -> None:
+        self._samples += fit.batch_size
+        if self._new_findings:
+            self._look_at_health()
+        if self._rungs and fit.step + 1 == self._rungs[0].step:
+            self._judge(fit, self._rungs.pop(0))
+
+    def after_epoch(self, fit: Fit) -> None:
+        if self._new_findings:  # of the validation
+            self._look_at_health()
+
+    def cleanup_fit(self, fit: Fit) -> None:
+        self._trial.set_user_attr("samples", self._samples)
+        self._trial.set_user_attr("aside_samples", self._aside_samples)
+        self._trial.set_user_attr("aside_seconds", self._aside_seconds)
+        self._trial.set_user_attr("seconds", sum(epoch.seconds for epoch in fit.history))
+        if self._findings:
+            names = list(dict.fromkeys(finding["rule"] for finding in self._findings))
+            self._trial.set_user_attr("findings", names)
+
+    def conclude(self, result: FitResult) -> None:
+        """The trial has been trained to its end."""
+        assert result.valid is not None
+        self._trial.set_user_attr("accuracy", result.valid.accuracy)
+        self._trial.set_user_attr("loss", result.valid.loss)
+
+    def _judge(self, fit: Fit, rung: Rung) -> None:
+        began = time.perf_counter()
+        result = self._result(fit, rung)
+        seconds = time.perf_counter() - began
+        fit.aside += seconds
+        self._aside_seconds += seconds
+        self._aside_samples += result.samples
+        self._keep(fit, rung, result)
+        self._decide(rung, result)
+
+    def _result(self, fit: Fit, rung: Rung) -> ShadowResult:
+        if self._shadow is None:
+            model, loader = self._setup.model, self._setup.loaders.valid
+            valid = evaluate(model, loader, fit.device, self._setup.config.precision)
+            return ShadowResult(valid, 0)
+        if self._plan.kind == "cycle":
+            return self._shadow.cycle(rung.step)
+        return self._shadow.anneal(fit, self._plan.anneal_steps(self._epoch_steps))
+
+    def _keep(self, fit: Fit, rung: Rung, result: ShadowResult) -> None:
+        valid = result.valid
+        self._scores.append(
+            {
+                "share": rung.share,
+                "accuracy": valid.accuracy,
+                "loss": valid.loss if math.isfinite(valid.loss) else None,
+                "samples": result.samples,
+            }
+        )
+        self._trial.set_user_attr("rungs", self._scores)
+        step, now = fit.step, time.time()
+        self._sink.metrics(
+            [
+                Metric("rung/accuracy", valid.accuracy, step, now),
+                Metric("rung/loss", valid.loss, step, now),
+            ]
+        )
+
+    def _decide(self, rung: Rung, result: ShadowResult) -> None:
+        valid = result.valid
+        place = f"{self._plan.text} rung at {rung.share:.0%} of the run"
+        if not math.isfinite(valid.loss):
+            raise TrialStopped(f"diverged at the {place}: validation loss {valid.loss}")
+        score = valid.loss if self._options.objective == "loss" else valid.accuracy
+        self._trial.report(score, rung.resource)
+        if self._trial.should_prune():
+            name = "loss" if self._options.objective == "loss" else "accuracy"
+            raise TrialStopped(
+                f"pruned by {self._options.pruner} at the {place}: {name} {score:.4f}"
+            )
+
+    def _look_at_health(self) -> None:
+        self._new_findings = False
+        self._trial.set_user_attr(HEALTH, self._findings)
+        ill = self._health.first(self._findings)
+        if ill is not None:
+            raise TrialStopped(f"pruned by health ({ill['rule']}): {ill['summary']}")

@@ -1,0 +1,121 @@
+"""`study status`, `best`, `trials` and `report`: what a study has come to."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from optuna import Study
+from rich.console import Console
+from rich.live import Live
+
+from pipelines.progress import user_console
+from search.definition import MLFLOW_RUN, StudyDefinition
+from search.outcome import best, counts, front
+from search.report import write_report
+from search.storage import open_storage
+from search.storage_url import StorageUrl
+from search.studies import find_study
+from search.tables import best_table, status_table, trials_csv, trials_json
+from search.trial_lines import trials_text
+from tracking.errors import BadOption, BadTracking
+from tracking.mlflow_attach import attached_run
+
+__all__ = ["make_report", "show_best", "show_status", "show_trials"]
+
+INTERVAL = 2.0
+
+
+def show_status(name: str, url: StorageUrl) -> None:
+    """Print the table of a study's state; on a terminal it lives while trials run.
+
+    Raises BadTracking, as all of these do: the storage cannot be used or has no such study.
+    """
+    console = user_console()
+    study, definition = _opened(name, url)
+    target = definition.options.trials
+    if not console.is_terminal or not _running(study):
+        console.print(status_table(study, target))
+        return
+    with Live(status_table(study, target), console=console, auto_refresh=False) as live:
+        while _running(study):
+            time.sleep(INTERVAL)
+            live.update(status_table(study, target), refresh=True)
+
+
+def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
+    """Print the best trial or the front, and write the best configuration to a YAML file.
+
+    Raises BadOption: the file cannot be written, or there is no best trial yet.
+    """
+    study, definition = _opened(name, url)
+    found = (
+        best(study) if "," not in definition.options.objective else next(iter(front(study)), None)
+    )
+    if found is None:
+        raise BadOption(f"study {name!r} has no completed trial yet; look at: study status")
+    user_console().print(best_table(study))
+    if output is not None:
+        config = definition.with_options(found.user_attrs["config"])
+        plain = config.model_copy(update={"report": definition.base.report})
+        try:
+            output.write_text(plain.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise BadOption(f"output={output}: cannot be written ({error.strerror})") from None
+
+
+def show_trials(name: str, url: StorageUrl, form: str) -> None:
+    """Print every trial, as a table, JSON or CSV."""
+    study, _ = _opened(name, url)
+    if form == "json":
+        sys.stdout.write(trials_json(study) + "\n")
+    elif form == "csv":
+        sys.stdout.write(trials_csv(study))
+    else:
+        user_console().print(trials_text(study))
+
+
+def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
+    """Write the study's report to a folder, or to its run in MLflow."""
+    study, definition = _opened(name, url)
+    console = user_console()
+    options = definition.options
+    if output is not None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadOption(f"output={output}: no folder ({error.strerror})") from None
+        for path in write_report(study, definition.base, options.objective, options.trials, output):
+            console.print(path)
+        return
+    _report_to_mlflow(study, definition, console)
+
+
+def _report_to_mlflow(study: Study, definition: StudyDefinition, console: Console) -> None:
+    run_id = study.user_attrs.get(MLFLOW_RUN)
+    if run_id is None:
+        raise BadTracking(f"study {study.study_name!r} has no run in MLflow; give --output FOLDER")
+    options = definition.options
+    folder = Path(tempfile.mkdtemp(prefix="layerscope-study-"))
+    try:
+        with attached_run(run_id) as attached:
+            for path in write_report(
+                study, definition.base, options.objective, options.trials, folder
+            ):
+                inside = path.parent.relative_to(folder).as_posix()
+                attached.sink.artifact(path, "" if inside == "." else inside)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    console.print(f"study.html and its pictures are artifacts of run {run_id}")
+
+
+def _opened(name: str, url: StorageUrl) -> tuple[Study, StudyDefinition]:
+    study = find_study(open_storage(url, create=False), name)
+    return study, StudyDefinition.of(study)
+
+
+def _running(study: Study) -> bool:
+    return counts(study.get_trials(deepcopy=False)).running > 0

@@ -1,0 +1,198 @@
+"""Objective: one trial, from the parameters that Optuna chose to a run in MLflow and its value."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from optuna import Trial, TrialPruned
+
+from pipelines.config import RunConfig
+from pipelines.data.datasets import ImageData
+from pipelines.memory import free_memory, is_out_of_memory
+from pipelines.run import FitResult, prepare, train
+from search.definition import StudyDefinition
+from search.judge import Judge
+from tracking.deliveries import Deliveries
+from tracking.errors import LayerscopeError, NonFiniteLoss, TrialStopped
+from tracking.mlflow_run import MlflowRun
+from tracking.reasons import one_line
+from tracking.session import TrackedRun, tracked
+
+__all__ = ["Objective", "TrialRun", "end_dead_run"]
+
+log = logging.getLogger("layerscope")
+
+MEMORY = "memory"
+"""The constraint that a trial violates whose batch does not fit."""
+
+
+class _DoesNotFit(TrialStopped):
+    """The network with its batch does not fit into memory."""
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """What the trials of a worker share."""
+
+    definition: StudyDefinition
+    data: ImageData
+    parent: MlflowRun
+    """The study's run."""
+    deliveries: Deliveries
+
+
+class Objective:
+    """Called with a trial, trains it as a run below the study's and gives its value or values.
+
+    Raises TrialPruned, with the reason: the pruner or the diagnosis has ended it, or it diverged.
+    A batch that does not fit into memory is no failure: the trial violates the constraint
+    ``memory``, which samplers learn from, and has the value of guessing. Anything else that is
+    raised makes the trial a failed one.
+    """
+
+    def __init__(self, shared: TrialRun) -> None:
+        self._shared = shared
+        self.failures = 0
+        """Trials that failed since the last one that did not."""
+        self.last_failure = ""
+
+    def __call__(self, trial: Trial) -> float | tuple[float, ...]:
+        """Train the trial's network."""
+        trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
+        try:
+            values = self._train(trial)
+        except _DoesNotFit as misfit:
+            free_memory()
+            trial.set_user_attr("infeasible", str(misfit))
+            trial.set_constraint(MEMORY, 1.0)
+            values = self._values_of_guessing(misfit)
+        except TrialStopped as stopped:
+            self.failures = 0
+            trial.set_user_attr("reason", str(stopped))
+            raise TrialPruned(str(stopped)) from None
+        except Exception as error:
+            self.failures += 1
+            known = isinstance(error, LayerscopeError)
+            self.last_failure = str(error) if known else one_line(error)
+            trial.set_user_attr("reason", self.last_failure)
+            raise
+        else:
+            trial.set_constraint(MEMORY, -1.0)
+        self.failures = 0
+        return values
+
+    def _train(self, trial: Trial) -> float | tuple[float, ...]:
+        shared = self._shared
+        config, own = shared.definition.config(trial)
+        trial.set_user_attr("config", _plain(own))
+        with self._run_of(trial) as opened:
+            trial.set_user_attr("mlflow_run_id", opened.run.run_id)
+            self._link_retry(trial, opened.run)
+            try:
+                result = self._fit(trial, config, opened)
+            except BaseException as error:
+                opened.sink.tags({"layerscope.trial_state": _state_after(error)})
+                raise
+            opened.sink.tags({"layerscope.trial_state": "complete"})
+        return self._values(result)
+
+    def _fit(self, trial: Trial, config: RunConfig, opened: TrackedRun) -> FitResult:
+        """Train and judge; what a search takes for an outcome comes out as TrialStopped."""
+        judge = None
+        try:
+            setup = prepare(config, self._shared.data)
+            judge = Judge(trial, self._shared.definition.options, setup, opened.sink)
+            result = train(
+                setup,
+                opened.directory,
+                [judge],
+                opened.sink,
+                test=False,
+                announce=judge.announce,
+            )
+        except NonFiniteLoss as error:
+            raise TrialStopped(f"diverged: {error}") from None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = (
+                f"batch_size={config.batch_size} with model={config.model} does not fit into memory"
+            )
+        else:
+            judge.conclude(result)
+            return result
+        # Out of the handler: the error's traceback holds what must be given back.
+        raise _DoesNotFit(reason)
+
+    def _run_of(self, trial: Trial) -> AbstractContextManager[TrackedRun]:
+        study = trial.study.study_name
+        tags = {"layerscope.study": study, "layerscope.trial": str(trial.number)}
+        begin = partial(MlflowRun.child, self._shared.parent, f"trial {trial.number}", tags)
+        return tracked(begin, deliveries=self._shared.deliveries)
+
+    def _link_retry(self, trial: Trial, run: MlflowRun) -> None:
+        """Where this is another try of a trial whose worker died: links both ways, and its end."""
+        number = trial.user_attrs.get("retry_of")
+        if number is None:
+            return
+        before = trial.study.get_trials(deepcopy=False)[number]
+        earlier = before.user_attrs.get("mlflow_run_id")
+        if earlier is None:
+            return
+        try:
+            run.tag({"layerscope.retry_of": earlier})
+            dead = MlflowRun(run.client, run.client.get_run(earlier))
+            dead.tag({"layerscope.retried_as": run.run_id, "layerscope.trial_state": "retried"})
+            end_dead_run(dead, before.user_attrs.get("reason", "its worker died"))
+        except Exception as error:  # of the store: the link is not worth a trial
+            log.warning("run %s cannot be linked to its retry (%s)", earlier, one_line(error))
+
+    def _values(self, result: FitResult) -> float | tuple[float, ...]:
+        assert result.valid is not None
+        seconds = sum(epoch.seconds for epoch in result.history)
+        return self._chosen(result.valid.accuracy, result.valid.loss, seconds)
+
+    def _values_of_guessing(self, _misfit: _DoesNotFit) -> float | tuple[float, ...]:
+        """The value that a network has which knows nothing: no sampler is drawn to it."""
+        classes = self._shared.data.num_classes
+        return self._chosen(1 / classes, math.log(classes), 0.0)
+
+    def _chosen(self, accuracy: float, loss: float, seconds: float) -> float | tuple[float, ...]:
+        match self._shared.definition.options.objective:
+            case "loss":
+                return loss
+            case "accuracy,seconds":
+                return accuracy, seconds
+        return accuracy
+
+
+def end_dead_run(run: MlflowRun, reason: str) -> None:
+    """End the run of a trial whose worker has died, unless somebody has.
+
+    Raises what the client raises.
+    """
+    if run.is_running():
+        run.tag({"layerscope.state": "killed", "layerscope.reason": reason})
+        run.end("KILLED", time.time())
+
+
+def _state_after(error: BaseException) -> str:
+    if isinstance(error, _DoesNotFit):
+        return "infeasible"
+    if isinstance(error, TrialStopped):
+        return "pruned"
+    return "failed" if isinstance(error, Exception) else "interrupted"
+
+
+def _plain(own: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON can hold it."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}

@@ -1,0 +1,90 @@
+"""What a study leaves to look at: a page, pictures, the best configuration, and all trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from optuna import Study
+from optuna.trial import FrozenTrial
+
+from pipelines.config import RunConfig
+from pipelines.options import config_from
+from search.outcome import best_few
+from search.page import render, study_page
+from search.plot_kinds import PLOTS, Snapshot, snapshot
+from search.plots import save_plots
+from search.tables import trials_table
+from tracking.errors import BadOption
+
+__all__ = ["best_config", "write_report"]
+
+
+def write_report(
+    study: Study, base: RunConfig, objective: str, target: int, folder: Path
+) -> list[Path]:
+    """Write the report into a folder, making it, and return the files.
+
+    ``study.html`` · ``plots/NAME.png`` · ``trials.parquet`` · ``best.yaml``, where there is a best
+    trial, which ``layerscope train --config best.yaml`` repeats; with two objectives a
+    ``best-NUMBER.yaml`` for each trial on the front. What an earlier report of the study has left
+    in the folder is replaced.
+
+    Args:
+        study: read once, at the beginning.
+        base: what the runs of all trials have in common.
+        objective: as in StudyConfig; "accuracy,seconds" has a front in place of a best trial.
+        target: how many trials the study is to have in all.
+        folder: where to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(folder)
+    shot = snapshot(study)
+    configs = _configs(shot, base, front="," in objective)
+    files = []
+    for name, (config, _) in configs.items():
+        files.append(folder / name)
+        files[-1].write_text(config.to_yaml(), encoding="utf-8")
+    files.append(folder / "trials.parquet")
+    pq.write_table(trials_table(shot.study), files[-1])
+    pictures, _ = save_plots(shot, folder / "plots")
+    page = folder / "study.html"
+    words = study_page(shot, base, target, {name: trial for name, (_, trial) in configs.items()})
+    page.write_text(render(words, shot), encoding="utf-8")
+    return [page, *pictures, *files]
+
+
+def best_config(base: RunConfig, trial: FrozenTrial) -> RunConfig | None:
+    """The configuration that repeats a trial: the base with the options that the trial noted.
+
+    None where it noted none, or where this version allows them no more.
+    """
+    own = trial.user_attrs.get("config")
+    if not isinstance(own, dict):
+        return None
+    try:
+        return config_from(RunConfig, base.model_dump(mode="json") | own)
+    except BadOption:
+        return None
+
+
+def _configs(
+    shot: Snapshot, base: RunConfig, *, front: bool
+) -> dict[str, tuple[RunConfig, FrozenTrial]]:
+    """File name -> configuration and the trial that it repeats."""
+    most = len(shot.study.get_trials(deepcopy=False)) if front else 1
+    configs = {}
+    for trial in best_few(shot.study, most):
+        config = best_config(base, trial)
+        if config is not None:
+            name = f"best-{trial.number}.yaml" if front else "best.yaml"
+            configs[name] = (config, trial)
+    return configs
+
+
+def _remove_earlier(folder: Path) -> None:
+    """A trial may be on the front no more, and a plot may not be drawn this time."""
+    for path in (*folder.glob("best.yaml"), *folder.glob("best-*.yaml")):
+        path.unlink()
+    for kind in PLOTS:
+        (folder / "plots" / f"{kind.name}.png").unlink(missing_ok=True)

@@ -1,0 +1,66 @@
+"""`study retrain`: the best configuration, trained on all that is not test data, tested once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna import Study
+from optuna.trial import FrozenTrial
+
+from pipelines.commands import train_command
+from pipelines.config import RunConfig
+from pipelines.options import config_from
+from search.definition import StudyDefinition
+from search.outcome import best, front
+from search.storage import open_storage
+from search.storage_url import StorageUrl
+from search.studies import find_study
+from tracking.errors import BadOption
+from tracking.model_names import check_model_name
+
+__all__ = ["retrain_best"]
+
+
+def retrain_best(
+    name: str, url: StorageUrl, number: int | None, register: str, local: Mapping[str, Any]
+) -> None:
+    """Train a trial's configuration (the best one's, unless ``number`` says which) on training and
+    validation data, look at the test data once, and register the model in MLflow as ``register``.
+
+    Raises BadOption: there is no such trial, or it was not trained to its end.
+    """
+    check_model_name(register)
+    study = find_study(open_storage(url, create=False), name)
+    definition = StudyDefinition.of(study).on_this_machine(local)
+    trial = _chosen(study, definition, number)
+    own = {
+        "valid_fraction": 0.0,
+        "report": definition.base.report,
+        "log_model": True,
+        "run_name": f"{name} retrained",
+    }
+    config = definition.with_options(trial.user_attrs["config"])
+    train_command(
+        config_from(RunConfig, config.model_dump() | own),
+        register=register,
+        tags={"layerscope.study": name, "layerscope.trial": str(trial.number)},
+    )
+
+
+def _chosen(study: Study, definition: StudyDefinition, number: int | None) -> FrozenTrial:
+    trials = study.get_trials(deepcopy=False)
+    if number is not None:
+        if not 0 <= number < len(trials) or "accuracy" not in trials[number].user_attrs:
+            raise BadOption(
+                f"trial={number}: not one that was trained to its end; look at: study trials"
+            )
+        return trials[number]
+    two = "," in definition.options.objective
+    # Of a front, the most accurate: it is sorted by its first objective.
+    found = next(iter(front(study)), None) if two else best(study)
+    if found is None:
+        raise BadOption(
+            f"study {study.study_name!r} has no completed trial yet; look at: study status"
+        )
+    return found

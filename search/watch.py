@@ -1,0 +1,123 @@
+"""Watch: how a study goes, told while it goes: a line for each trial, a bar on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from optuna import Study
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from search.config import StudyConfig
+from search.outcome import best, counts, retried_numbers, time_left, trial_state
+from search.trial_lines import trial_line
+from tracking.reasons import one_line
+from tracking.records import Metric
+from tracking.sink import Sink
+
+__all__ = ["Watch"]
+
+log = logging.getLogger("layerscope")
+
+INTERVAL = 1.0
+OPEN = ("waiting", "running")
+
+
+class Watch:
+    """Looks at the study's trials every second, from a thread, while it is entered.
+
+    Each trial that has ended is a line on the console, and a point of ``trial/value`` and
+    ``best/value`` in the study's run. With several workers, and with those of other machines too.
+    """
+
+    def __init__(self, study: Study, options: StudyConfig, console: Console, sink: Sink) -> None:
+        self._study = study
+        self._options = options
+        self._console = console
+        self._sink = sink
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="layerscope-watch", daemon=True)
+        trials = study.get_trials(deepcopy=False)
+        retried = retried_numbers(trials)
+        self._told = {t.number for t in trials if trial_state(t, retried) not in OPEN}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[shown]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("trials", total=options.trials, shown="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        self._progress.stop()
+
+    def _run(self) -> None:
+        while not self._stop.wait(INTERVAL):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            self._tell(self._study.get_trials(deepcopy=False))
+        except Exception as error:  # of the storage: to look again is all that can be done
+            log.warning("the study cannot be looked at (%s)", one_line(error))
+
+    def _tell(self, trials: list[FrozenTrial]) -> None:
+        retried = retried_numbers(trials)
+        top = best(self._study)
+        for trial in trials:
+            state = trial_state(trial, retried)
+            if state in (*OPEN, "cancelled") or trial.number in self._told:
+                continue
+            self._told.add(trial.number)
+            mark = top is not None and trial.number == top.number
+            self._console.print(trial_line(self._study, trial, state, top=mark))
+            self._log(trial, top)
+        self._update(trials)
+
+    def _log(self, trial: FrozenTrial, top: FrozenTrial | None) -> None:
+        now = time.time()
+        points = {"trial/value": trial.values, "best/value": top.values if top else None}
+        self._sink.metrics(
+            [
+                Metric(key, values[0], trial.number, now)
+                for key, values in points.items()
+                if values and math.isfinite(values[0])
+            ]
+        )
+
+    def _update(self, trials: list[FrozenTrial]) -> None:
+        number = counts(trials)
+        left = time_left(trials, max(self._options.workers, number.running, 1))
+        parts = [f"{number.running} running", f"{number.pruned} pruned"]
+        if left is not None:
+            parts.append(f"about {_duration(left)} left")
+        self._progress.update(self._task, completed=number.done, shown="  ".join(parts))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,144 @@
+"""A worker: takes trials from a study's queue, one at a time, until none is left."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+
+import optuna
+from optuna import Study, Trial
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+
+from search.objective import Objective
+from search.queue_storage import QueueEmpty
+from search.signals import Stopping
+from search.trial_queue import requeue, taken_over
+from tracking.errors import TrainingFailed
+
+__all__ = ["Worker", "wait_for_others"]
+
+log = logging.getLogger("layerscope")
+
+MOST_FAILURES = 3
+"""In a row; after so many it is not the trials' parameters that are wrong."""
+LONGEST_NAP = 5.0
+
+
+class Worker:
+    """Works on a study in this process, until its queue is empty and no trial runs anywhere.
+
+    While others still run, it waits: the trial of a worker that dies comes back into the queue.
+    On SIGINT or SIGTERM the trial that runs fails and its copy goes back into the queue. Raises
+    KeyboardInterrupt or SystemExit then; TrainingFailed: one trial after the other fails.
+    """
+
+    def __init__(self, study: Study, objective: Objective, heartbeat: int) -> None:
+        self._study = study
+        self._objective = objective
+        self._nap = min(float(heartbeat), LONGEST_NAP)
+        self._current: int | None = None
+        self._told = False
+
+    def run(self) -> None:
+        """Work until nothing is left."""
+        with Stopping() as stopping:
+            while not stopping.asked and self._next(stopping):
+                self._look_at_failures()
+        stopping.raise_again()
+
+    def _next(self, stopping: Stopping) -> bool:
+        """Do a trial, or wait a while for one; whether there may be more."""
+        self._current = None
+        try:
+            self._optimize(stopping)
+        except QueueEmpty:
+            return self._wait(stopping)
+        except KeyboardInterrupt:
+            pass  # the trial is back in the queue, and the signal is noted
+        except Exception as error:
+            if not taken_over(error):
+                raise
+            log.warning(
+                "trial %s was given to another worker: this one had shown no sign of life",
+                self._current,
+            )
+        return True
+
+    def _optimize(self, stopping: Stopping) -> None:
+        def interruptible(trial: Trial) -> float | tuple[float, ...]:
+            self._current = trial.number
+            try:
+                with stopping.interruptible():
+                    return self._objective(trial)
+            except KeyboardInterrupt:
+                # While it still counts as running: a finished trial cannot say what replaced it.
+                self._give_back(trial)
+                raise
+
+        objective: Callable[[Trial], float | tuple[float, ...]] = interruptible
+        with _quiet():
+            self._study.optimize(objective, n_trials=1, catch=(Exception,))
+
+    def _wait(self, stopping: Stopping) -> bool:
+        """For the trials of others; whether there are any."""
+        left = _unfinished(self._study)
+        if left and all(trial.state == TrialState.RUNNING for trial in left):
+            self._tell_once(left)
+            stopping.sleep(self._nap)
+        return bool(left)
+
+    def _tell_once(self, left: list[FrozenTrial]) -> None:
+        if not self._told:
+            numbers = ", ".join(str(trial.number) for trial in left)
+            log.info(
+                "waiting for the trials that run elsewhere (%s); if a worker has died, its trial "
+                "is tried again after three heartbeats",
+                numbers,
+            )
+        self._told = True
+
+    def _give_back(self, trial: Trial) -> None:
+        """The interrupted trial will fail: a copy waits for whoever goes on."""
+        trial.set_user_attr("reason", "interrupted")
+        frozen = self._study.get_trials(deepcopy=False)[trial.number]
+        requeue(self._study, frozen, counted=False)
+
+    def _look_at_failures(self) -> None:
+        objective = self._objective
+        if objective.failures >= MOST_FAILURES:
+            raise TrainingFailed(
+                f"{objective.failures} trials failed one after the other, the last one with: "
+                f"{objective.last_failure}"
+            )
+
+
+def wait_for_others(study: Study, heartbeat: int) -> None:
+    """Until other processes have done every trial; those of dead ones go back into the queue.
+
+    Raises KeyboardInterrupt or SystemExit after a signal.
+    """
+    with Stopping() as stopping:
+        while not stopping.asked and _unfinished(study):
+            stopping.sleep(min(float(heartbeat), LONGEST_NAP))
+    stopping.raise_again()
+
+
+def _unfinished(study: Study) -> list[FrozenTrial]:
+    """Trials that run or wait, after those of dead workers have been given back."""
+    with _quiet():
+        fail_stale_trials(study)
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801 - used as a function
+    """Heartbeats and groups of parameters are experimental in Optuna, which says so every time."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore", ExperimentalWarning)
+
+
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)
