@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.config import Options
-from search.rung_plan import RungPlan
+from search.rung_plan import RungPlan, parse_shares
 
 __all__ = ["RUNNING_OPTIONS", "StudyConfig"]
 
@@ -42,10 +42,12 @@ class StudyConfig(Options):
     rung: str = "anneal:0.3"
     """What a trial is judged by on its way: anneal:EPOCHS (a copy of the weights with the learning
     rate brought down to zero), cycle (short complete runs before it), plain, or none."""
-    rungs: int = Field(2, ge=1, le=8)
-    """How many times a trial is judged before its end."""
-    reduction: int = Field(3, ge=2)
-    """Rungs lie at 1/reduction of the run, 1/reduction^2, ...; halving keeps one in reduction."""
+    rungs: str = "1/9"
+    """Where: shares of the run, separated by commas, e.g. 1/9 or 0.1,0.3."""
+    rung_score: Literal["loss", "accuracy"] = "loss"
+    """What is compared there: validation loss, which is the finer figure, or accuracy."""
+    reduction: int = Field(2, ge=2)
+    """halving, hyperband: one trial in so many goes on from a rung."""
     pruner: str = "halving"
     """halving, hyperband, median, threshold:VALUE, or none."""
     health: str = "critical"
@@ -58,7 +60,13 @@ class StudyConfig(Options):
     @field_validator("rung")
     @classmethod
     def _check_rung(cls, value: str) -> str:
-        return RungPlan.parse(value, 1, 3).text
+        return RungPlan.parse(value, "1/9").text
+
+    @field_validator("rungs")
+    @classmethod
+    def _check_rungs(cls, value: str) -> str:
+        parse_shares(value)
+        return value
 
     @field_validator("pruner")
     @classmethod
@@ -75,12 +83,15 @@ class StudyConfig(Options):
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
-        if self.pruner == "hyperband" and self.rungs < 2:
-            raise ValueError("pruner=hyperband needs rungs of at least 2")
+        if self.pruner == "hyperband" and len(parse_shares(self.rungs)) < 2:
+            raise ValueError(
+                f"pruner=hyperband needs two rungs or more; rungs={self.rungs} is one, "
+                "try rungs=1/9,1/3"
+            )
         return self
 
     @property
     def plan(self) -> RungPlan:
         """Where and how trials are judged."""
         text = "none" if self.pruner == "none" or "," in self.objective else self.rung
-        return RungPlan.parse(text, self.rungs, self.reduction)
+        return RungPlan.parse(text, self.rungs)

@@ -17,7 +17,7 @@ from typing import Any
 import search
 from search.signals import Stopping
 from search.storage_url import StorageUrl
-from tracking.errors import TrainingFailed
+from tracking.errors import RecordsWaiting, TrainingFailed
 
 __all__ = ["Crew"]
 
@@ -27,6 +27,8 @@ ROOT = Path(search.__file__).resolve().parents[1]
 POLL = 0.2
 LIVES = 4
 """Workers that may be started in the place of each one: killed ones are replaced."""
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""Exit codes of a worker that somebody has stopped, and nobody here."""
 PATIENCE = 120.0
 """Seconds that workers have to end their trials in order, once they have been told to."""
 
@@ -56,13 +58,14 @@ class Crew:
         self._environment.pop("MLFLOW_RUN_ID", None)
         self._size = size
         self._lives = size * LIVES
+        self._waiting = False
         self._members: list[subprocess.Popen[bytes]] = []
 
     def work(self) -> None:
         """Until every worker has ended, which they do when no trial is left.
 
         Raises KeyboardInterrupt or SystemExit, when all have ended their trials in order, after a
-        signal; TrainingFailed: a worker has given up, and said why.
+        signal; TrainingFailed: a worker has given up, and said why; RecordsWaiting: see there.
         """
         with Stopping() as stopping:
             try:
@@ -73,6 +76,10 @@ class Crew:
             finally:
                 self._end()
         stopping.raise_again()
+        if self._waiting:
+            raise RecordsWaiting(
+                "all trials are done, but records of some still wait; send them: layerscope replay"
+            )
 
     def _start(self) -> subprocess.Popen[bytes]:
         # A session of its own: a terminal's Ctrl-C is for this process, which passes it on once.
@@ -82,8 +89,10 @@ class Crew:
         for member in [one for one in self._members if one.poll() is not None]:
             self._members.remove(member)
             code = member.returncode
-            if code < 0:
-                self._replace(member.pid, -code)
+            if code < 0 or code in STOPPED:
+                self._replace(member.pid, abs(code) % 128)
+            elif code == RecordsWaiting.exit_code:
+                self._waiting = True
             elif code:
                 raise TrainingFailed(
                     f"a worker has given up (exit code {code}; its reason stands above)"
@@ -94,7 +103,7 @@ class Crew:
         if self._lives == 0:
             raise TrainingFailed(f"workers are killed again and again, the last one by {name}")
         self._lives -= 1
-        log.warning("worker %d was killed (%s); another one takes its place", pid, name)
+        log.warning("worker %d was ended (%s); another one takes its place", pid, name)
         self._members.append(self._start())
 
     def _end(self) -> None:

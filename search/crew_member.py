@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
 
 from search.storage_url import storage_url
@@ -14,8 +16,11 @@ __all__ = ["main"]
 
 def main() -> None:
     """Work on the study that the first argument names; the exit code is that of the command."""
+    # Nothing has begun yet, and an interrupted import is a page of text.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     from search.working import work
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(format="%(name)s: %(message)s")
     order = json.loads(sys.argv[1])
     try:

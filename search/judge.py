@@ -14,6 +14,7 @@ from pipelines.shadow import Shadow, ShadowResult
 from pipelines.trainer import Fit, evaluate
 from search.config import StudyConfig
 from search.health import HEALTH, HealthRule
+from search.pruners import resource, rung_score
 from search.rung_plan import Rung
 from tracking.errors import TrialStopped
 from tracking.records import Finding, Metric
@@ -133,12 +134,12 @@ class Judge(Callback):
         place = f"{self._plan.text} rung at {rung.share:.0%} of the run"
         if not math.isfinite(valid.loss):
             raise TrialStopped(f"diverged at the {place}: validation loss {valid.loss}")
-        score = valid.loss if self._options.objective == "loss" else valid.accuracy
-        self._trial.report(score, rung.resource)
+        score = rung_score(valid.accuracy, valid.loss, self._options)
+        self._trial.report(score, resource(rung.index, self._options))
         if self._trial.should_prune():
-            name = "loss" if self._options.objective == "loss" else "accuracy"
             raise TrialStopped(
-                f"pruned by {self._options.pruner} at the {place}: {name} {score:.4f}"
+                f"pruned by {self._options.pruner} at the {place}: validation loss "
+                f"{valid.loss:.4f}, accuracy {valid.accuracy:.2%}"
             )
 
     def _look_at_health(self) -> None:

@@ -1,10 +1,15 @@
 """The pruner of a study, from its options.
 
 Pruners see one report at each rung (search/rung_plan.py), as step 1, reduction, reduction^2, ...,
-so that Optuna's pruners, which count in such resources, meet each rung exactly once.
+so that Optuna's pruners, which count in such resources, meet each rung exactly once. A score goes
+the way of the study's objective. Where that is accuracy and the validation loss is what is
+compared, it is exp(-loss): the geometric mean of the probabilities given to the right classes,
+which lies between 0 and 1 as an accuracy does, and orders trials as the loss does.
 """
 
 from __future__ import annotations
+
+import math
 
 from optuna.pruners import (
     BasePruner,
@@ -18,7 +23,7 @@ from optuna.pruners import (
 from search.config import StudyConfig
 from search.health import HealthPruner, HealthRule
 
-__all__ = ["make_pruner"]
+__all__ = ["make_pruner", "resource", "rung_score"]
 
 
 def make_pruner(options: StudyConfig) -> BasePruner:
@@ -28,19 +33,30 @@ def make_pruner(options: StudyConfig) -> BasePruner:
     return HealthPruner(pruner, rule) if rule else pruner
 
 
+def rung_score(accuracy: float, loss: float, options: StudyConfig) -> float:
+    """What a pruner compares, by the study's direction."""
+    if options.objective == "loss":
+        return loss
+    return accuracy if options.rung_score == "accuracy" else math.exp(-loss)
+
+
+def resource(index: int, options: StudyConfig) -> int:
+    """What a rung's report has as its step."""
+    return int(options.reduction**index)
+
+
 def _make(options: StudyConfig) -> BasePruner:
     kind, _, bound = options.pruner.partition(":")
     match kind:
         case "halving":
             return SuccessiveHalvingPruner(min_resource=1, reduction_factor=options.reduction)
         case "hyperband":
-            most = options.reduction**options.rungs
+            most = resource(len(options.plan.shares), options)
             return HyperbandPruner(1, most, options.reduction)
         case "median":
             return MedianPruner()
         case "threshold":
             worst = float(bound)
-            if options.objective == "loss":
-                return ThresholdPruner(upper=worst)
-            return ThresholdPruner(lower=worst)
+            minimises = options.objective == "loss"
+            return ThresholdPruner(upper=worst) if minimises else ThresholdPruner(lower=worst)
     return NopPruner()

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from typing import Literal, cast
 
-__all__ = ["Rung", "RungKind", "RungPlan"]
+__all__ = ["Rung", "RungKind", "RungPlan", "parse_shares"]
 
 RungKind = Literal["none", "plain", "anneal", "cycle"]
 ALLOWED = "allowed: anneal:EPOCHS (e.g. anneal:0.3), cycle, plain, none"
+PLACES = "allowed: rising shares of the run between 0 and 1, e.g. 1/9 or 0.1,0.3"
 
 
 @dataclass(frozen=True)
 class Rung:
     """One place of judgement."""
 
-    resource: int
-    """What Optuna's pruners take as the step of a report: 1, reduction, reduction^2, ..."""
+    index: int
+    """0, 1, ... along the run."""
     share: float
     """Share of the run."""
     step: int
@@ -26,50 +29,57 @@ class Rung:
 
 @dataclass(frozen=True)
 class RungPlan:
-    """``count`` rungs, the last of them at 1/reduction of the run, each earlier one at 1/reduction
-    of the next.
-
-    ``length``: epochs that an annealing takes.
-    """
+    """Rungs at ``shares`` of a run; ``length``: epochs that an annealing takes."""
 
     kind: RungKind
-    count: int
-    reduction: int
+    shares: tuple[float, ...] = ()
     length: float = 0.0
 
     @classmethod
-    def parse(cls, text: str, count: int, reduction: int) -> RungPlan:
-        """From the option ``rung``. Raises ValueError: it says what is allowed."""
+    def parse(cls, text: str, places: str) -> RungPlan:
+        """From the options ``rung`` and ``rungs``. Raises ValueError: it says what is allowed."""
         kind, _, length = text.partition(":")
-        if kind not in {"none", "plain", "anneal", "cycle"}:
+        if kind not in {"none", "plain", "anneal", "cycle"} or (length and kind != "anneal"):
             raise ValueError(ALLOWED)
+        shares = parse_shares(places)
+        if kind == "none":
+            return cls("none")
         if kind != "anneal":
-            if length:
-                raise ValueError(ALLOWED)
-            return cls(cast(RungKind, kind), count if kind != "none" else 0, reduction)
+            return cls(cast(RungKind, kind), shares)
         try:
             epochs = float(length or 0.3)
         except ValueError:
             raise ValueError(ALLOWED) from None
         if not 0 < epochs < math.inf:
             raise ValueError("anneal:EPOCHS takes a number above 0, e.g. anneal:0.3")
-        return cls("anneal", count, reduction, epochs)
+        return cls("anneal", shares, epochs)
 
     @property
     def text(self) -> str:
-        """The option that says the same."""
+        """The option ``rung`` that says the same."""
         return f"anneal:{self.length:g}" if self.kind == "anneal" else self.kind
 
     def rungs(self, total_steps: int) -> list[Rung]:
         """The rungs of a run; in one of so few steps that some coincide, the later ones."""
         found: dict[int, Rung] = {}
-        for index in range(self.count):
-            share = self.reduction ** (index - self.count)
+        for index, share in enumerate(self.shares):
             step = max(round(share * total_steps), 1)
             if step < total_steps:
-                found[step] = Rung(self.reduction**index, share, step)
+                found[step] = Rung(index, share, step)
         return list(found.values())
 
     def anneal_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of an annealing, one at least."""
         return max(math.ceil(self.length * steps_per_epoch), 1)
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """Shares such as ``1/9`` or ``0.1,0.3``. Raises ValueError: it says what is allowed."""
+    try:
+        shares = tuple(float(Fraction(part.strip())) for part in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(PLACES) from None
+    rising = all(a < b for a, b in pairwise(shares))
+    if not rising or shares[0] <= 0 or shares[-1] >= 1:
+        raise ValueError(PLACES)
+    return shares

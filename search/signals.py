@@ -42,7 +42,8 @@ class Stopping:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # A second signal must not cut short the end that the first one has asked for.
+            signal.signal(number, signal.SIG_IGN if self.asked else handler)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

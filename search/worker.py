@@ -24,38 +24,41 @@ log = logging.getLogger("layerscope")
 
 MOST_FAILURES = 3
 """In a row; after so many it is not the trials' parameters that are wrong."""
-LONGEST_NAP = 5.0
+LONGEST_NAP = 1.0
 
 
 class Worker:
     """Works on a study in this process, until its queue is empty and no trial runs anywhere.
 
     While others still run, it waits: the trial of a worker that dies comes back into the queue.
-    On SIGINT or SIGTERM the trial that runs fails and its copy goes back into the queue. Raises
-    KeyboardInterrupt or SystemExit then; TrainingFailed: one trial after the other fails.
+    ``objective`` lets ``stopping`` interrupt it where that does no harm. On SIGINT or SIGTERM the
+    trial that runs fails and its copy goes back into the queue. Raises KeyboardInterrupt or
+    SystemExit then; TrainingFailed: one trial after the other fails.
     """
 
-    def __init__(self, study: Study, objective: Objective, heartbeat: int) -> None:
+    def __init__(
+        self, study: Study, objective: Objective, heartbeat: int, stopping: Stopping
+    ) -> None:
         self._study = study
         self._objective = objective
+        self._stopping = stopping
         self._nap = min(float(heartbeat), LONGEST_NAP)
         self._current: int | None = None
         self._told = False
 
     def run(self) -> None:
         """Work until nothing is left."""
-        with Stopping() as stopping:
-            while not stopping.asked and self._next(stopping):
-                self._look_at_failures()
-        stopping.raise_again()
+        while not self._stopping.asked and self._next():
+            self._look_at_failures()
+        self._stopping.raise_again()
 
-    def _next(self, stopping: Stopping) -> bool:
+    def _next(self) -> bool:
         """Do a trial, or wait a while for one; whether there may be more."""
         self._current = None
         try:
-            self._optimize(stopping)
+            self._optimize()
         except QueueEmpty:
-            return self._wait(stopping)
+            return self._wait()
         except KeyboardInterrupt:
             pass  # the trial is back in the queue, and the signal is noted
         except Exception as error:
@@ -67,27 +70,26 @@ class Worker:
             )
         return True
 
-    def _optimize(self, stopping: Stopping) -> None:
-        def interruptible(trial: Trial) -> float | tuple[float, ...]:
+    def _optimize(self) -> None:
+        def given_back(trial: Trial) -> float | tuple[float, ...]:
             self._current = trial.number
             try:
-                with stopping.interruptible():
-                    return self._objective(trial)
+                return self._objective(trial)
             except KeyboardInterrupt:
                 # While it still counts as running: a finished trial cannot say what replaced it.
                 self._give_back(trial)
                 raise
 
-        objective: Callable[[Trial], float | tuple[float, ...]] = interruptible
+        objective: Callable[[Trial], float | tuple[float, ...]] = given_back
         with _quiet():
             self._study.optimize(objective, n_trials=1, catch=(Exception,))
 
-    def _wait(self, stopping: Stopping) -> bool:
+    def _wait(self) -> bool:
         """For the trials of others; whether there are any."""
         left = _unfinished(self._study)
         if left and all(trial.state == TrialState.RUNNING for trial in left):
             self._tell_once(left)
-            stopping.sleep(self._nap)
+            self._stopping.sleep(self._nap)
         return bool(left)
 
     def _tell_once(self, left: list[FrozenTrial]) -> None:

@@ -6,15 +6,18 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from optuna import Study
+from optuna import Study, Trial
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from pipelines.config import RunConfig
 from pipelines.data.datasets import ImageData, load_dataset
+from pipelines.run import FitResult
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.objective import Objective, TrialRun, end_dead_run
 from search.pruners import make_pruner
 from search.samplers import make_sampler
+from search.signals import Stopping
 from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
@@ -22,6 +25,7 @@ from search.worker import Worker
 from tracking.deliveries import Deliveries
 from tracking.errors import BadTracking
 from tracking.mlflow_run import MlflowRun
+from tracking.session import TrackedRun
 
 __all__ = ["end_run_of", "work", "work_on"]
 
@@ -57,9 +61,24 @@ def work_on(
         sampler=make_sampler(options, definition.searched, definition.base),
         pruner=make_pruner(options),
     )
-    with Deliveries() as deliveries:
-        objective = Objective(TrialRun(definition, data, parent, deliveries))
-        Worker(study, objective, options.heartbeat).run()
+    with Stopping() as stopping, Deliveries() as deliveries:
+        objective = _InterruptibleFit(TrialRun(definition, data, parent, deliveries), stopping)
+        Worker(study, objective, options.heartbeat, stopping).run()
+
+
+class _InterruptibleFit(Objective):
+    """A signal interrupts a trial only while it trains.
+
+    Where its run in MLflow is being begun or ended, that run would else count as running for ever.
+    """
+
+    def __init__(self, shared: TrialRun, stopping: Stopping) -> None:
+        super().__init__(shared)
+        self._stopping = stopping
+
+    def _fit(self, trial: Trial, config: RunConfig, opened: TrackedRun) -> FitResult:
+        with self._stopping.interruptible():
+            return super()._fit(trial, config, opened)
 
 
 def end_run_of(_study: Study, trial: FrozenTrial) -> None:

@@ -37,7 +37,7 @@ BASE: dict[str, Any] = {
     "epochs": 6,
     "record": False,
 }
-SHARES = (1 / 27, 1 / 18, 1 / 16, 1 / 9, 1 / 6, 1 / 4, 1 / 3)
+SHARES = (1 / 18, 1 / 9, 1 / 6, 1 / 3)
 LENGTHS = (0.1, 0.3)
 """Epochs of an annealing."""
 CYCLES = (1 / 9, 1 / 3)

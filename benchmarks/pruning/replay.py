@@ -18,7 +18,8 @@ from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
 from benchmarks.pruning.curves import Curve
-from search.rung_plan import RungPlan
+from search.config import StudyConfig
+from search.pruners import resource, rung_score
 
 __all__ = ["GOAL", "Outcome", "Score", "Strategy", "accuracy", "epochs_of", "replay", "rungs_of"]
 
@@ -72,11 +73,12 @@ def epochs_of(curve: Curve) -> list[Score]:
     ]
 
 
-def rungs_of(curve: Curve, plan: RungPlan, figure: int = 0) -> list[Score]:
-    """The scores of a plan's rungs: accuracy, or with ``figure=1`` the loss, negated.
+def rungs_of(curve: Curve, options: StudyConfig) -> list[Score]:
+    """The scores of a study's rungs, as its trials would report them.
 
     A run that has diverged before a rung has NaN there, which every pruner takes for hopeless.
     """
+    plan = options.plan
     kind = plan.text
     rows = {row["share"]: row for row in curve["cycles" if kind == "cycle" else "rungs"]}
     scores = []
@@ -84,9 +86,9 @@ def rungs_of(curve: Curve, plan: RungPlan, figure: int = 0) -> list[Score]:
         row = next((row for share, row in rows.items() if math.isclose(share, rung.share)), None)
         value, aside = math.nan, 0
         if row is not None:
-            value, aside = (row[kind][0], -row[kind][1])[figure], row[kind][2]
+            value, aside = rung_score(row[kind][0], row[kind][1], options), row[kind][2]
         share = 0.0 if kind == "cycle" else rung.share
-        scores.append(Score(rung.resource, share, aside, value))
+        scores.append(Score(resource(rung.index, options), share, aside, value))
     return scores
 
 

@@ -1,10 +1,11 @@
-"""The tables: Kendall's tau of each kind of score, and the samples that each way of pruning takes."""
+"""The tables: Kendall's tau of each kind of score, the samples that each way of pruning takes."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 from scipy.stats import kendalltau
@@ -22,7 +23,6 @@ from benchmarks.pruning.replay import (
 )
 from search.config import StudyConfig
 from search.pruners import make_pruner
-from search.rung_plan import RungPlan
 
 __all__ = ["report_rows", "strategies", "taus"]
 
@@ -36,24 +36,31 @@ def report_rows(curves: Sequence[Curve], studies: int) -> list[str]:
     good = sum(accuracy(curve) >= best - GOAL for curve in curves)
     diverged = sum(curve["final"] is None for curve in curves)
     return [
-        f"{len(curves)} configurations drawn at random from the default space, each trained on "
-        f"{BASE['train_limit']:,} images of Fashion-MNIST for {BASE['epochs']} epochs. Best "
-        f"validation accuracy {best:.2%}; {good} configurations come within {GOAL:.1%} of it; "
-        f"{diverged} diverged.",
+        (
+            f"{len(curves)} configurations drawn at random from the default space, each trained on "
+            f"{BASE['train_limit']:,} images of Fashion-MNIST for {BASE['epochs']} epochs. Best "
+            f"validation accuracy {best:.2%}; {good} configurations come within {GOAL:.1%} of it; "
+            f"{diverged} diverged."
+        ),
         "",
         "## Does a score on the way predict the end?",
         "",
-        "Kendall's tau between a score and the validation accuracy at the end. The score is the "
-        "validation accuracy (in brackets: the validation loss) of the weights as they are, of a "
-        "copy annealed for so many epochs, or of a complete short run of that share.",
+        (
+            "Kendall's tau between a score and the validation accuracy at the end. The score is "
+            "the validation accuracy (in brackets: the validation loss) of the weights as they "
+            "are, of a copy annealed for so many epochs, or of a complete short run of that share."
+        ),
         "",
         *_tau_table(curves),
         "",
         "## What does pruning by it save?",
         "",
-        f"Training samples, in whole runs, until a configuration within {GOAL:.1%} of the best has "
-        f"been trained to its end: {studies} study seeds, **replayed** from the recorded curves "
-        "(each is an order of the configurations). Samples of annealings and short cycles count.",
+        (
+            f"Training samples, in whole runs, until a configuration within {GOAL:.1%} of the best "
+            f"has been trained to its end: {studies} study seeds, **replayed** from the recorded "
+            "curves (each is an order of the configurations). Samples of annealings and short "
+            "cycles count."
+        ),
         "",
         *_samples_table(curves, studies),
     ]
@@ -81,21 +88,28 @@ def strategies() -> list[Strategy]:
     ]
 
 
-OTHERS = (
+OTHERS: tuple[dict[str, Any], ...] = (
     {"rung": "plain"},
-    {"rung": "cycle", "rungs": 2, "reduction": 3},
-    {"rung": "cycle", "rungs": 1, "reduction": 9},
+    {"rung": "plain", "rung_score": "accuracy"},
+    {"rung": "cycle"},
     {"rung": "anneal:0.1"},
-    {"rung": "anneal:0.3", "rungs": 2, "reduction": 3},
-    {"rung": "anneal:0.3", "rungs": 3, "reduction": 3},
+    {"rung_score": "accuracy"},
+    {"reduction": 3},
+    {"rungs": "1/18"},
+    {"rungs": "1/6"},
+    {"rungs": "1/9,1/3"},
+    {"rungs": "1/18,1/6", "reduction": 3},
     {"pruner": "median"},
-    {"pruner": "hyperband"},
+    {"pruner": "hyperband", "rungs": "1/9,1/3"},
 )
 
 
 def _ours(options: StudyConfig, name: str = "") -> Strategy:
-    shown = f"{options.pruner}, {options.rung}, {options.rungs} rungs, 1/{options.reduction}"
-    scores: Callable[[Curve], Sequence[Score]] = partial(rungs_of, plan=options.plan)
+    shown = (
+        f"{options.pruner} (1 in {options.reduction}) by {options.rung_score}, {options.rung} at "
+        f"{options.rungs}"
+    )
+    scores: Callable[[Curve], Sequence[Score]] = partial(rungs_of, options=options)
     name = f"{name}: {shown}" if name else shown
     return Strategy(name, scores, partial(make_pruner, options))
 
@@ -137,12 +151,14 @@ def _samples_table(curves: Sequence[Curve], studies: int) -> list[str]:
     theirs = min(means[name] for name in THEIRS)
     ours = next(mean for name, mean in means.items() if name.startswith(DEFAULT))
     return [
-        "| pruning | n | mean | median | 10 % to 90 % | trials | trained to the end | never found |",
+        "| pruning | n | mean | median | 10 % to 90 % | trials | to the end | never found |",
         "|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"The default takes {ours / theirs:.2f} of what the better of Optuna's two takes "
-        f"(means; wanted: at most 0.5), and {ours / means['no pruning']:.2f} of no pruning.",
+        (
+            f"The default takes {ours / theirs:.2f} of what the better of Optuna's two takes "
+            f"(means; wanted: at most 0.5), and {ours / means['no pruning']:.2f} of no pruning."
+        ),
     ]
 
 

@@ -18,7 +18,7 @@ from search.storage import open_storage, storage_url
 from tests.integration.command import SCRIPT, SMALL
 from tests.mlflow_stores import sqlite_store
 
-__all__ = ["TINY", "all_runs", "children", "start", "states", "stored", "unfinished"]
+__all__ = ["ROOT", "TINY", "all_runs", "children", "start", "states", "stored", "unfinished"]
 
 ROOT = Path(layerscope.__file__).resolve().parent
 TINY = [*SMALL, "--report", "false", "--diagnose", "false", "--epochs", "1"]

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
+from optuna import Study
 
 import layerscope
 from tests.integration.command import Command, command_here
-from tests.integration.study_commands import TINY, all_runs, children, states, stored, unfinished
+from tests.integration.study_commands import (
+    ROOT,
+    TINY,
+    all_runs,
+    children,
+    states,
+    stored,
+    unfinished,
+)
 from tests.mlflow_stores import history, names_in, sqlite_store
 
 __all__: list[str] = []
@@ -236,9 +250,7 @@ def test_the_report_again(command: Command, made: Path) -> None:
     assert study_run().info.status == "FINISHED"
 
 
-def test_the_best_one_is_trained_tested_and_registered(
-    command: Command, made: Path, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_the_best_one_is_trained_tested_and_registered(command: Command, made: Path) -> None:
     best = in_folder(made).best_trial
     known = {run.info.run_id for run in all_runs()}
     code, out, err = command("study", "retrain", "--name", "first study", "--register", "digits")
@@ -255,6 +267,11 @@ def test_the_best_one_is_trained_tested_and_registered(
     client = MlflowClient(sqlite_store())
     version = client.get_model_version("digits", "1")
     assert version.run_id == run.info.run_id
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's and torch's own making
+        model = mlflow.pyfunc.load_model("models:/digits/1")
+    images = np.zeros((2, 1, 16, 16), dtype=np.float32)
+    assert model.predict(images).shape == (2, 10)
     for wrong in ("99", "-1"):
         code, out, err = command("study", "retrain", "--name", "first study", "--trial", wrong)
         assert (code, out) == (2, "")
@@ -271,7 +288,52 @@ def test_a_study_that_is_not_there(command: Command, made: Path) -> None:
         )
 
 
-def in_folder(made: Path):  # type: ignore[no-untyped-def]
+@pytest.mark.slow
+def test_a_study_as_an_entry_point_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The project works in its own folder, where tests leave nothing.
+    monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path}/studies.db")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, "MLFLOW_TRACKING_URI": sqlite_store()}
+    environment["LAYERSCOPE_RECORDS"] = str(tmp_path / "records")
+    names = [flag.removeprefix("--").replace("-", "_") for flag in TINY[::2]]
+    parameters = dict(zip(names, TINY[1::2], strict=True)) | {
+        "name": "by mlflow",
+        "trials": "2",
+        "pruner": "none",
+        "space": "lr_max=log:1e-3:0.1 batch_size=8,16",
+    }
+    given = [part for name, value in parameters.items() for part in ("-P", f"{name}={value}")]
+    known = {run.info.run_id for run in all_runs()}
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local"),
+            *("--experiment-name", "tests", "-e", "study", *given),
+        ],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert states("by mlflow") == ["COMPLETE"] * 2
+    run_id = str(stored("by mlflow").user_attrs["layerscope.mlflow_run_id"])
+    begun = {run.info.run_id: run for run in all_runs() if run.info.run_id not in known}
+    run = begun[run_id]
+    # The one that mlflow began, with the parameters as they were given.
+    assert run.data.tags["mlflow.project.entryPoint"] == "study"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["trials"] == "2"
+    assert run.data.params["space.batch_size"] == "8,16"
+    trials = children(run_id)
+    assert [trial.info.status for trial in trials] == ["FINISHED"] * 2
+    assert begun.keys() == {run_id, *(trial.info.run_id for trial in trials)}
+
+
+def in_folder(made: Path) -> Study:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made)
         return stored("first study")

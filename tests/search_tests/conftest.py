@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,13 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with the test process's MLflow store."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_store())
     monkeypatch.setenv("LAYERSCOPE_RECORDS", str(tmp_path / "records"))
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 @pytest.fixture

@@ -81,10 +81,12 @@ def test_a_complete_trial(defined: Defined) -> None:
 
 
 def test_rungs_are_scored_and_kept(defined: Defined) -> None:
-    trial, run, _ = one_trial(defined(rungs=2, reduction=2, base={"epochs": 4}))
+    trial, run, _ = one_trial(defined(rungs="1/4,1/2", base={"epochs": 4}))
     rungs = trial.user_attrs["rungs"]
     assert [rung["share"] for rung in rungs] == [0.25, 0.5]
-    assert trial.intermediate_values == {1: rungs[0]["accuracy"], 2: rungs[1]["accuracy"]}
+    # One report at each rung; it grows as the loss falls, since accuracy is to be maximised.
+    scores = [math.exp(-rung["loss"]) for rung in rungs]
+    assert trial.intermediate_values == pytest.approx({1: scores[0], 2: scores[1]})
     assert trial.user_attrs["aside_samples"] == sum(rung["samples"] for rung in rungs) > 0
     assert run.data.metrics["rung/accuracy"] == rungs[1]["accuracy"]
 
@@ -96,6 +98,11 @@ def test_other_rungs(rung: str, defined: Defined) -> None:
     assert len(rungs) == len(trial.intermediate_values) >= 1
     spent = {"plain": 0, "cycle": sum(r["samples"] for r in rungs)}[rung]
     assert trial.user_attrs["aside_samples"] == spent
+
+
+def test_rungs_can_be_compared_by_accuracy(defined: Defined) -> None:
+    trial, _, _ = one_trial(defined(rung_score="accuracy", rungs="1/2"))
+    assert trial.intermediate_values == {1: trial.user_attrs["rungs"][0]["accuracy"]}
 
 
 def test_loss_is_minimised(defined: Defined) -> None:
@@ -114,7 +121,7 @@ def test_two_objectives_are_not_pruned(defined: Defined) -> None:
 
 
 def test_the_pruner_ends_a_trial_with_its_reason(defined: Defined) -> None:
-    trial, run, _ = one_trial(defined(pruner="threshold:0.999", rungs=1))
+    trial, run, _ = one_trial(defined(pruner="threshold:0.999", rungs="1/3"))
     assert trial.state == TrialState.PRUNED
     reason = trial.user_attrs["reason"]
     assert reason.startswith("pruned by threshold:0.999 at the anneal:0.3 rung at 33% of the run")
@@ -201,7 +208,7 @@ def test_a_batch_that_does_not_fit_is_infeasible(
     assert "batch_size=16" in trial.user_attrs["infeasible"]
     assert run.data.tags["layerscope.trial_state"] == "infeasible"
     assert run.info.status == "KILLED"
-    with pytest.raises(ValueError, match="No feasible trials|No trials are completed"):
+    with pytest.raises(ValueError, match=r"No feasible trials|No trials are completed"):
         _ = study.best_trial
 
 
@@ -233,6 +240,7 @@ def test_a_retry_and_its_dead_run_are_linked(defined: Defined) -> None:
 
         def dies(trial: optuna.Trial) -> float:
             value = objective(trial)
+            objective._shared.deliveries.wait()  # the run's end has arrived
             MlflowRun.known(trial.user_attrs["mlflow_run_id"], reopen=True)
             requeue(study, study.trials[0])
             raise RuntimeError(value)
