@@ -109,9 +109,11 @@ def worker(name: str, storage: str, **local: str | None) -> None:
     (MLFLOW_TRACKING_URI).
     """
     url = storage_url(storage)
+    from pipelines.progress import user_console
     from search.working import work
 
-    work(name, url, {key: value for key, value in local.items() if value is not None})
+    given = {key: value for key, value in local.items() if value is not None}
+    work(name, url, given, user_console())
 
 
 @study.command()

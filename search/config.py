@@ -5,6 +5,7 @@ Nothing heavy is imported here: ``--help`` reads this file.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -74,9 +75,11 @@ class StudyConfig(Options):
         kind, _, bound = value.partition(":")
         if kind == "threshold":
             try:
-                float(bound)
+                finite = math.isfinite(float(bound))
             except ValueError:
-                raise ValueError("allowed: threshold:VALUE, e.g. threshold:0.5") from None
+                finite = False
+            if not finite:
+                raise ValueError("allowed: threshold:VALUE, e.g. threshold:0.5")
         elif value not in {"halving", "hyperband", "median", "none"}:
             raise ValueError("allowed: halving, hyperband, median, threshold:VALUE, none")
         return value
@@ -87,6 +90,11 @@ class StudyConfig(Options):
             raise ValueError(
                 f"pruner=hyperband needs two rungs or more; rungs={self.rungs} is one, "
                 "try rungs=1/9,1/3"
+            )
+        if self.sampler == "cmaes" and "," in self.objective:
+            raise ValueError(
+                f"sampler=cmaes knows one objective, objective={self.objective} is two; "
+                "allowed: tpe, gp, random, qmc, grid"
             )
         return self
 

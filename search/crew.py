@@ -83,7 +83,13 @@ class Crew:
 
     def _start(self) -> subprocess.Popen[bytes]:
         # A session of its own: a terminal's Ctrl-C is for this process, which passes it on once.
-        return subprocess.Popen(self._command, env=self._environment, start_new_session=True)
+        # Its input ends when this process does, however that ends: a worker then stops too.
+        return subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def _look(self) -> None:
         for member in [one for one in self._members if one.poll() is not None]:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 
 from search.storage_url import storage_url
 from tracking.errors import LayerscopeError
@@ -21,6 +22,7 @@ def main() -> None:
     from search.working import work
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_stop_with_the_crew, daemon=True).start()
     logging.basicConfig(format="%(name)s: %(message)s")
     order = json.loads(sys.argv[1])
     try:
@@ -30,6 +32,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _stop_with_the_crew() -> None:
+    """When the process that started this one is gone, nobody would be left to stop it."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":

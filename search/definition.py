@@ -102,13 +102,15 @@ class StudyDefinition:
             )
         try:
             value = json.loads(text)
+            if value["version"] != VERSION:
+                raise ValueError
             return cls(
                 RunConfig.model_validate(value["config"]),
                 StudyConfig.model_validate(value["study"]),
                 SearchSpace.from_dict(value["space"]),
                 value["prior"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, BadOption) as error:
             raise BadTracking(
                 f"study {study.study_name!r}: its definition is that of another version of "
                 f"layerscope ({type(error).__name__}); choose another --name"
@@ -127,5 +129,7 @@ class StudyDefinition:
                 if name in given and fixed and here != there:
                     lines.append(f"{name}: {here} here, {there} in the study")
         if "space" in given:
-            lines += self.space.differences(other.space)
+            # Their lr_scaling is the option of that name, which was looked at above.
+            space = replace(self.space, lr_scaling=other.space.lr_scaling)
+            lines += space.differences(other.space)
         return lines

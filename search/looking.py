@@ -15,7 +15,7 @@ from rich.live import Live
 from pipelines.progress import user_console
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.outcome import best, counts, front
-from search.report import write_report
+from search.report import best_config, write_report
 from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
@@ -59,10 +59,11 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
         raise BadOption(f"study {name!r} has no completed trial yet; look at: study status")
     user_console().print(best_table(study))
     if output is not None:
-        config = definition.with_options(found.user_attrs["config"])
-        plain = config.model_copy(update={"report": definition.base.report})
+        config = best_config(definition.base, found)
+        if config is None:
+            raise BadOption(f"trial {found.number}: this version of layerscope cannot repeat it")
         try:
-            output.write_text(plain.to_yaml(), encoding="utf-8")
+            output.write_text(config.to_yaml(), encoding="utf-8")
         except OSError as error:
             raise BadOption(f"output={output}: cannot be written ({error.strerror})") from None
 

@@ -7,8 +7,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,6 +48,9 @@ class TrialRun:
     parent: MlflowRun
     """The study's run."""
     deliveries: Deliveries
+    interruptible: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Within it a signal may interrupt. Where a trial's run in MLflow is being begun or ended it
+    must not: the run would count as running for ever."""
 
 
 class Objective:
@@ -98,7 +101,8 @@ class Objective:
             trial.set_user_attr("mlflow_run_id", opened.run.run_id)
             self._link_retry(trial, opened.run)
             try:
-                result = self._fit(trial, config, opened)
+                with self._shared.interruptible():
+                    result = self._fit(trial, config, opened)
             except BaseException as error:
                 opened.sink.tags({"layerscope.trial_state": _state_after(error)})
                 raise

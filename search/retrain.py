@@ -30,7 +30,10 @@ def retrain_best(
 
     Raises BadOption: there is no such trial, or it was not trained to its end.
     """
-    check_model_name(register)
+    try:
+        check_model_name(register)
+    except BadOption as error:
+        raise BadOption(f"{error}; give the model another name: --register NAME") from None
     study = find_study(open_storage(url, create=False), name)
     definition = StudyDefinition.of(study).on_this_machine(local)
     trial = _chosen(study, definition, number)

@@ -23,7 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.config import RunConfig
 from search.config import StudyConfig
-from search.space import SearchSpace
+from search.space import Range, SearchSpace
+from tracking.errors import BadOption
 
 __all__ = ["make_sampler"]
 
@@ -38,10 +39,27 @@ def make_sampler(options: StudyConfig, space: SearchSpace, base: RunConfig) -> B
     if options.sampler == "grid":
         return GridSampler(space.grid(base), seed=seed)
     if options.sampler == "qmc":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False)
+        return _qmc(seed)
+    if options.sampler == "cmaes" and not any(
+        isinstance(dimension, Range) for dimension in space.dimensions.values()
+    ):
+        raise BadOption(
+            "sampler=cmaes searches ranges, and the space has none; give one, such as "
+            "lr_max=log:1e-3:1, or take another sampler"
+        )
     return _PerTrial(_MAKERS[options.sampler], seed)
+
+
+def _qmc(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return QMCSampler(
+            scramble=True,
+            seed=seed,
+            # Of what the first trial did not have; the sequence is for what it had.
+            independent_sampler=_PerTrial(_random, seed),
+            warn_independent_sampling=False,
+        )
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -56,7 +74,9 @@ def _gp(seed: int) -> BaseSampler:
 
 
 def _cmaes(seed: int) -> BaseSampler:
-    return CmaEsSampler(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return CmaEsSampler(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True)
 
 
 def _random(seed: int) -> BaseSampler:
@@ -114,4 +134,8 @@ class _PerTrial(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        self._sampler.after_trial(study, trial, state, values)
+        with warnings.catch_warnings():
+            # cmaes says after each trial that it does not learn from constraints: a batch that does
+            # not fit has the value of guessing, which is enough for it.
+            warnings.filterwarnings("ignore", "Constraints have been set")
+            self._sampler.after_trial(study, trial, state, values)

@@ -42,6 +42,7 @@ class Watch:
         self._console = console
         self._sink = sink
         self._stop = threading.Event()
+        self._away = False
         self._thread = threading.Thread(target=self._run, name="layerscope-watch", daemon=True)
         trials = study.get_trials(deepcopy=False)
         retried = retried_numbers(trials)
@@ -81,8 +82,11 @@ class Watch:
     def _look(self) -> None:
         try:
             self._tell(self._study.get_trials(deepcopy=False))
+            self._away = False
         except Exception as error:  # of the storage: to look again is all that can be done
-            log.warning("the study cannot be looked at (%s)", one_line(error))
+            if not self._away:
+                log.warning("the study cannot be looked at (%s)", one_line(error))
+            self._away = True
 
     def _tell(self, trials: list[FrozenTrial]) -> None:
         retried = retried_numbers(trials)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import optuna
 from optuna import Study, Trial
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from search.objective import Objective
 from search.queue_storage import QueueEmpty
 from search.signals import Stopping
 from search.trial_queue import requeue, taken_over
 from tracking.errors import TrainingFailed
+from tracking.reasons import one_line
 
 __all__ = ["Worker", "wait_for_others"]
 
@@ -31,17 +34,24 @@ class Worker:
     """Works on a study in this process, until its queue is empty and no trial runs anywhere.
 
     While others still run, it waits: the trial of a worker that dies comes back into the queue.
+    ``tell`` is given each trial that this worker has ended.
     ``objective`` lets ``stopping`` interrupt it where that does no harm. On SIGINT or SIGTERM the
     trial that runs fails and its copy goes back into the queue. Raises KeyboardInterrupt or
     SystemExit then; TrainingFailed: one trial after the other fails.
     """
 
     def __init__(
-        self, study: Study, objective: Objective, heartbeat: int, stopping: Stopping
+        self,
+        study: Study,
+        objective: Objective,
+        heartbeat: int,
+        stopping: Stopping,
+        tell: Callable[[FrozenTrial], None] = lambda _trial: None,
     ) -> None:
         self._study = study
         self._objective = objective
         self._stopping = stopping
+        self._tell = tell
         self._nap = min(float(heartbeat), LONGEST_NAP)
         self._current: int | None = None
         self._told = False
@@ -57,11 +67,16 @@ class Worker:
         self._current = None
         try:
             self._optimize()
+            if self._current is not None:
+                self._tell(self._study.get_trials(deepcopy=False)[self._current])
         except QueueEmpty:
             return self._wait()
         except KeyboardInterrupt:
             pass  # the trial is back in the queue, and the signal is noted
         except Exception as error:
+            if isinstance(error, (StorageInternalError, SQLAlchemyError)):
+                why = one_line(error.__cause__ or error)
+                raise TrainingFailed(f"the storage of the study failed: {why}") from error
             if not taken_over(error):
                 raise
             log.warning(
@@ -135,12 +150,12 @@ def _unfinished(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - used as a function
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Heartbeats and groups of parameters are experimental in Optuna, which says so every time."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)

@@ -105,7 +105,12 @@ class MlflowRun:
 
     def is_running(self) -> bool:
         """Whether the store believes that the run still goes on."""
-        return self.client.get_run(self.run_id).info.status in {"RUNNING", "SCHEDULED"}
+        return self.status in {"RUNNING", "SCHEDULED"}
+
+    @property
+    def status(self) -> str:
+        """As the store has it now: RUNNING, FINISHED, FAILED, KILLED."""
+        return str(self.client.get_run(self.run_id).info.status)
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags. Raises what the client raises."""

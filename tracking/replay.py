@@ -49,27 +49,35 @@ def _replay(folder: Path) -> str:
         delivery = Delivery(spool, run)
         while delivery.send():
             pass
-        killed = "owner" not in spool.target and run.is_running()
-        if killed:
-            _end_killed(run, spool)
+        cut_short = "owner" not in spool.target and not spool.finished
+        killed = cut_short and run.is_running()
+        if cut_short:
+            _hand_over(run, spool)
+            _end_cut_short(run, spool, killed)
         remove_run_folder(folder.parent)
     finally:
         spool.close()
     return _outcome(run, delivery, killed)
 
 
-def _end_killed(run: MlflowRun, spool: Spool) -> None:
-    """What the process had no time for: hand over what it had recorded, and end the run."""
+def _hand_over(run: MlflowRun, spool: Spool) -> None:
+    """What the process had recorded and had no time to hand over."""
     directory = spool.directory.parent
     for half_written in directory.rglob("*.tmp"):
         half_written.unlink()
     for path in sorted(directory.iterdir()):
         if path != spool.directory:
             run.client.log_artifact(run.run_id, str(path))
-    tags = {"layerscope.state": "killed", "layerscope.reason": "the process was killed"}
-    for key, value in tags.items():
-        run.client.set_tag(run.run_id, key, value)
-    run.end("KILLED", spool.last_written)
+
+
+def _end_cut_short(run: MlflowRun, spool: Spool, killed: bool) -> None:
+    """End the run, unless somebody has: a study ends those of its workers that have died."""
+    if killed:
+        run.tag({"layerscope.state": "killed", "layerscope.reason": "the process was killed"})
+        run.end("KILLED", spool.last_written)
+    else:
+        # The spool's own tag, which has just been sent, says that it is running.
+        run.tag({"layerscope.state": run.status.lower()})
 
 
 def _outcome(run: MlflowRun, delivery: Delivery, killed: bool) -> str:

@@ -20,6 +20,10 @@ from tracking.errors import BadTracking
 __all__ = ["Spool", "SpoolInUse", "SpoolReader"]
 
 
+LONGEST_END = 4096
+"""Bytes that hold the entry that ends a run, which is a status and a time, and more."""
+
+
 class SpoolInUse(BadTracking):
     """Another process writes to the spool or sends it, or has just finished with it."""
 
@@ -62,6 +66,14 @@ class SpoolReader:
     def waiting(self) -> bool:
         """Whether any entry has not been delivered yet."""
         return self._offset() < self._entries.stat().st_size
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last entry ends the run: its process was not killed."""
+        with self._entries.open("rb") as file:
+            file.seek(max(0, self._entries.stat().st_size - LONGEST_END))
+            lines = file.read().splitlines()
+        return bool(lines) and "finish" in _parsed(lines[-1])
 
     def _offset(self) -> int:
         try:

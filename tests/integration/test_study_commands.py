@@ -1,4 +1,4 @@
-"""`layerscope study` from its first trial to the registered model, each command with what it says."""
+"""`layerscope study` from the first trial to the registered model: what each command says."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from mlflow.entities import Run
 from optuna import Study
 
 import layerscope
+from pipelines.config import RunConfig
+from search.definition import StudyDefinition
 from tests.integration.command import Command, command_here
 from tests.integration.study_commands import (
     ROOT,
@@ -37,7 +39,10 @@ from tests.mlflow_stores import history, names_in, sqlite_store
 __all__: list[str] = []
 
 SPACE = "lr_max=log:1e-3:0.1 batch_size=8,16 schedule=one_cycle,linear"
-RUN = ["study", "run", "--name", "first study", *TINY, "--space", SPACE, "--trials", "4"]
+RUN = [
+    *("study", "run", "--name", "first study", *TINY, "--diagnose", "true"),
+    *("--stop-on", "critical", "--space", SPACE, "--trials", "4"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +100,9 @@ def download(run: Run, path: str, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_up_to_its_number_and_is_no_other(elsewhere: Command) -> None:
+def test_a_study_goes_on_up_to_its_number_and_is_no_other(
+    elsewhere: Command, caplog: pytest.LogCaptureFixture
+) -> None:
     arguments = ["study", "run", "--name", "T", *TINY, "--pruner", "none"]
     space = ["--space", "lr_max=log:1e-3:0.1"]
     code, out, err = elsewhere(*arguments, *space, "--trials", "3")
@@ -107,14 +114,17 @@ def test_a_study_goes_on_up_to_its_number_and_is_no_other(elsewhere: Command) ->
     run = study_run("T")
     before = [trial.datetime_complete for trial in stored("T").trials]
 
-    code, out, err = elsewhere(*arguments, *space, "--trials", "3")
+    # Nothing is left to do, and no worker is started, however many are asked for.
+    code, out, err = elsewhere(*arguments, *space, "--trials", "3", "--workers", "999")
     assert (code, err) == (0, "")
+    assert "workers=999 on " in caplog.text
+    assert "they will wait for each other" in caplog.text
     assert "3 trials, 3 of them done" in out
     assert "trial   " not in out
     assert [trial.datetime_complete for trial in stored("T").trials] == before
 
     # The name is enough: data, epochs, space and all the rest are those of the study.
-    code, out, err = elsewhere("study", "run", "--name", "T", "--trials", "5")
+    code, out, err = elsewhere("study", "run", "--name", "T", "--trials", "5", "--workers", "1")
     assert (code, err) == (0, "")
     assert "5 trials, 3 of them done" in out
     assert states("T") == ["COMPLETE"] * 5
@@ -124,6 +134,9 @@ def test_a_study_goes_on_up_to_its_number_and_is_no_other(elsewhere: Command) ->
     assert {trial.data.params["train_limit"] for trial in trials} == {"60"}
     assert study_run("T").info.status == "FINISHED"
     assert study_run("T").info.run_id == run.info.run_id
+
+    code, out, err = elsewhere("study", "worker", "--name", "T")
+    assert (code, out, err) == (0, "study T: 5 complete\nno trial is left\n", "")
 
     known = {found.info.run_id for found in all_runs()}
     for other, difference in [
@@ -181,7 +194,7 @@ def test_what_a_study_leaves_in_mlflow(made: Path, tmp_path: Path) -> None:
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"study.html", "best.yaml", "trials.parquet", "plots"} <= names
     plots = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
-    assert {"plots/history.png", "plots/timeline.png", "plots/slice.png"} <= plots
+    assert {"plots/history.png", "plots/timeline.png"} <= plots
     table = pq.read_table(download(run, "trials.parquet", tmp_path))
     assert table["number"].to_pylist() == [0, 1, 2, 3]
     assert names_in(made / "records") == []
@@ -202,7 +215,10 @@ def test_the_best_configuration_repeats_its_trial(
     code, out, err = command("study", "best", "--name", "first study", "--output", "mine.yaml")
     assert (code, err) == (0, "")
     assert f"trial {best.number}" in out
-    assert yaml.safe_load((made / "mine.yaml").read_text()) == yaml.safe_load(file.read_text())
+    mine = yaml.safe_load((made / "mine.yaml").read_text())
+    assert mine == yaml.safe_load(file.read_text())
+    # Trials run without stop_on; the run that repeats the best one has what was given.
+    assert mine["stop_on"] == in_definition(made).stop_on == "critical"
 
 
 def test_the_trials_as_text_json_and_csv(command: Command, made: Path) -> None:
@@ -331,6 +347,10 @@ def test_a_study_as_an_entry_point_of_the_project(
     trials = children(run_id)
     assert [trial.info.status for trial in trials] == ["FINISHED"] * 2
     assert begun.keys() == {run_id, *(trial.info.run_id for trial in trials)}
+
+
+def in_definition(made: Path) -> RunConfig:
+    return StudyDefinition.of(in_folder(made)).base
 
 
 def in_folder(made: Path) -> Study:

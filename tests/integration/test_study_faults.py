@@ -132,7 +132,7 @@ def test_workers_killed_and_interrupted(
     victims: list[FrozenTrial] = []
 
     def kill_one() -> None:
-        until(lambda: (place / "layerscope.db").exists(), patience)
+        until((place / "layerscope.db").exists, patience)
         hold.touch()
         until(lambda: len(running("S")) == 2, patience)
         victims.append(running("S")[0])

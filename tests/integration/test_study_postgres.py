@@ -97,7 +97,9 @@ def test_a_worker_joins_and_nobody_sees_the_password(
     assert (code, err) == (0, "")
     assert "waiting for workers: layerscope study worker --name P" in out
     assert sum(line.startswith("trial   ") for line in out.splitlines()) == 3
-    assert workers[0].returncode == 0, complained
+    assert (workers[0].returncode, complained) == (0, "")
+    assert sum(line.startswith("trial   ") for line in said.splitlines()) == 3
+    assert said.endswith("no trial is left\n")
     monkeypatch.setenv("OPTUNA_STORAGE", url)
     assert len(states("P")) == 3
     parent = str(stored("P").user_attrs["layerscope.mlflow_run_id"])

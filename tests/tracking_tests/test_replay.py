@@ -155,11 +155,26 @@ def test_run_of_another_owner_goes_on() -> None:
 
 
 def test_run_that_mlflow_has_ended_keeps_its_status() -> None:
-    run_id = left_run(point(1.0, 0))
+    """A study ends the run of a dead worker before that worker's records have been sent."""
+    run_id = left_run({"tags": {"layerscope.state": "running"}}, point(1.0, 0))
+    (ROOT / run_id / "steps.parquet").write_text("recorded")
     MlflowClient(sqlite_store()).set_terminated(run_id, "FAILED")
     (line,) = replay_all()
     assert "KILLED" not in line
-    assert found_run(sqlite_store(), run_id).info.status == "FAILED"
+    run = found_run(sqlite_store(), run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["layerscope.state"] == "failed"
+    assert artifact_text(sqlite_store(), run_id, "steps.parquet") == "recorded"
+    assert names_in() == []
+
+
+def test_run_that_was_finished_in_order_is_not_touched_again() -> None:
+    run_id = left_run({"finish": ["FINISHED", 1.0]})
+    (ROOT / run_id / "left.txt").write_text("not handed over by its process")
+    list(replay_all())
+    client = MlflowClient(sqlite_store())
+    assert client.list_artifacts(run_id) == []
+    assert "layerscope.state" not in client.get_run(run_id).data.tags
 
 
 def test_refused_records_stay_and_are_named() -> None:

@@ -1,0 +1,101 @@
+"""What a study costs beside the bare training runs it is made of.
+
+    python -m benchmarks.study_overhead [--rounds 5] [--trials 20]
+
+Twenty one-epoch trials on digits, unpruned, in one worker: from the making of the study to the last
+record in MLflow. Beside them the same configurations trained one after the other in this process,
+recorded to disk (tables and pictures) but with neither Optuna nor MLflow, and not recorded at all.
+Imports are done before; the process that sends to MLflow runs from the warm-up on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from benchmarks.runs import EXPERIMENT, fresh_store
+from benchmarks.timing import (
+    Target,
+    interleaved,
+    summary_table,
+    targets_table,
+    write_report,
+)
+from pipelines.config import RunConfig
+from pipelines.data.datasets import ImageData, load_dataset
+from pipelines.run import prepare, train
+from search.config import StudyConfig
+from search.definition import StudyDefinition
+from search.space import SearchSpace
+from search.storage import fill_queue, open_storage, storage_url
+from search.studies import create
+from search.working import work_on
+from tracking.mlflow_run import MlflowRun
+
+RESULTS = Path(__file__).parent / "results"
+STUDY, RECORDED, BARE = "study", "bare runs, recorded", "bare runs, not recorded"
+TARGETS = (Target(STUDY, RECORDED, 1.15), Target(STUDY, BARE))
+
+
+def run_study(definition: StudyDefinition, data: ImageData) -> tuple[float, list[RunConfig]]:
+    """Seconds of a whole study, and its trials' configurations."""
+    with fresh_store() as folder:
+        began = time.perf_counter()
+        storage = open_storage(storage_url(f"sqlite:///{folder}/studies.db"))
+        parent = MlflowRun.open(EXPERIMENT, "study")
+        study = create(storage, definition, parent.run_id)
+        fill_queue(study, definition.options.trials)
+        work_on(storage, definition, parent, data)
+        parent.end("FINISHED", time.time())
+        seconds = time.perf_counter() - began
+        trials = study.get_trials()
+    assert all(trial.state.name == "COMPLETE" for trial in trials)
+    return seconds, [definition.with_options(trial.user_attrs["config"]) for trial in trials]
+
+
+def run_bare(configs: Sequence[RunConfig], data: ImageData, *, record: bool) -> float:
+    """Seconds of the same trainings in a row."""
+    began = time.perf_counter()
+    for config in configs:
+        with tempfile.TemporaryDirectory() as folder:
+            setup = prepare(config.model_copy(update={"record": record}), data)
+            train(setup, Path(folder), test=False)
+    return time.perf_counter() - began
+
+
+@click.command()
+@click.option("--rounds", default=5)
+@click.option("--trials", default=20)
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS / "study_overhead.md")
+def main(rounds: int, trials: int, output: Path) -> None:
+    """Measure and write benchmarks/results/study_overhead.md."""
+    base = RunConfig(epochs=1, report=False, log_model=False)
+    options = StudyConfig(
+        name="overhead", trials=trials, sampler="random", pruner="none", health="none"
+    )
+    definition = StudyDefinition(base, options, SearchSpace.read())
+    data = load_dataset(base)
+    _, configs = run_study(definition, data)
+    series = interleaved(
+        {
+            STUDY: lambda: run_study(definition, data)[0],
+            RECORDED: lambda: run_bare(configs, data, record=True),
+            BARE: lambda: run_bare(configs, data, record=False),
+        },
+        rounds,
+    )
+    rows = [
+        *targets_table(series, TARGETS),
+        "",
+        *summary_table(f"seconds for {trials} one-epoch trainings on digits", series),
+    ]
+    command = f"python -m benchmarks.study_overhead --rounds {rounds} --trials {trials}"
+    write_report(output, "What a study costs", command, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The description of a study's run in MLflow, in Markdown."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from search.outcome import best, counts
+from search.trial_text import as_value, results
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+__all__ = ["study_note"]
+
+
+def study_note(study: Study) -> str:
+    """What the study has come to, the best trial, and what to do with it."""
+    trials = study.get_trials(deepcopy=False)
+    lines = [f"**Study `{study.study_name}`**: {counts(trials).text()}."]
+    top = best(study)
+    if top is not None:
+        rows = [*results(top), *((name, as_value(value)) for name, value in top.params.items())]
+        run = top.user_attrs.get("mlflow_run_id")
+        of = f" (run `{run}`)" if run else ""
+        lines += [
+            "",
+            f"Best: trial {top.number}{of}",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in rows),
+            "",
+            (
+                "Repeat it: `layerscope train --config best.yaml`, or on all the training data: "
+                f"`{shlex.join(['layerscope', 'study', 'retrain', '--name', study.study_name])}`."
+            ),
+        ]
+    lines += ["", "The plots are in `study.html` among the artifacts; each trial is a child run."]
+    return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""A study opened for `study run`: its database, its run in MLflow, what its workers must know."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from optuna import Study
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage
+from rich.console import Console
+
+from pipelines.config import LrRangeConfig
+from pipelines.lr_range import lr_range_test
+from pipelines.reports import log_lr_range, where_to_look
+from pipelines.run import Setup
+from search.config import RUNNING_OPTIONS
+from search.definition import DEFINITION, MLFLOW_RUN, StudyDefinition
+from search.storage import open_storage
+from search.storage_url import StorageUrl
+from search.studies import create, exists, find_study
+from search.working import end_run_of
+from tracking.errors import BadInput, BadTracking, TrainingFailed
+from tracking.mlflow_run import MlflowRun
+from tracking.session import TrackedRun, tracked
+from tracking.spool import SpoolInUse
+
+__all__ = ["OpenStudy", "command", "open_study"]
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study that this process runs."""
+
+    study: Study
+    storage: BaseStorage
+    definition: StudyDefinition
+    tracked: TrackedRun
+    """Its run in MLflow."""
+
+
+@contextmanager
+def open_study(
+    url: StorageUrl, definition: StudyDefinition, setup: Setup, console: Console
+) -> Iterator[OpenStudy]:
+    """Make the study, or open it again; its run in MLflow ends with the context.
+
+    Raises BadTracking: the storage or MLflow cannot be used, and nothing has been made, or another
+    process runs the study; TrainingFailed: the range test found no learning rate.
+    """
+    with (
+        _database(url, definition.options.heartbeat) as storage,
+        _run(storage, definition, console) as opened,
+    ):
+        if exists(storage, definition.options.name):
+            study = find_study(storage, definition.options.name)
+            study.set_user_attr(DEFINITION, definition.to_json())  # it may want more trials now
+        else:
+            study, definition = _made(storage, definition, setup, opened, console)
+        opened.sink.tags({"layerscope.study": study.study_name, "layerscope.storage": url.shown})
+        yield OpenStudy(study, storage, definition, opened)
+
+
+def command(verb: str, name: str) -> str:
+    """What to type for a study."""
+    return shlex.join(["layerscope", "study", verb, "--name", name])
+
+
+@contextmanager
+def _database(url: StorageUrl, heartbeat: int) -> Iterator[BaseStorage]:
+    """The studies' database. A file made for a study that then could not be made goes again."""
+    missing = url.missing_file
+    storage = open_storage(url, heartbeat=heartbeat, retry=end_run_of)
+    try:
+        yield storage
+    except BadInput:
+        if missing and not storage.get_all_studies():
+            storage.remove_session()
+            url.remove_file()
+        raise
+
+
+@contextmanager
+def _run(
+    storage: BaseStorage, definition: StudyDefinition, console: Console
+) -> Iterator[TrackedRun]:
+    """The study's run in MLflow, new or opened again; the last lines say where to look at it."""
+    name, base = definition.options.name, definition.base
+    if exists(storage, name):
+        run_id = find_study(storage, name).user_attrs[MLFLOW_RUN]
+        begin = partial(MlflowRun.known, run_id, reopen=True)
+    else:
+        begin = partial(MlflowRun.open, base.experiment, base.run_name or name)
+    try:
+        with ExitStack() as last, tracked(begin) as opened:
+            last.callback(where_to_look, console, opened)
+            _link_caller(opened.run)
+            yield opened
+    except SpoolInUse:
+        raise BadTracking(
+            f"study {name!r} is being run by another command on this machine; to help it: "
+            + command("worker", name)
+        ) from None
+
+
+def _link_caller(run: MlflowRun) -> None:
+    """A run that `mlflow run` has begun, where the study has one already, says which that is."""
+    caller = os.environ.get("MLFLOW_RUN_ID")
+    if caller and caller != run.run_id:
+        MlflowRun.known(caller).tag({"layerscope.study_run": run.run_id})
+
+
+def _made(
+    storage: BaseStorage,
+    definition: StudyDefinition,
+    setup: Setup,
+    opened: TrackedRun,
+    console: Console,
+) -> tuple[Study, StudyDefinition]:
+    name = definition.options.name
+    first: dict[str, Any] = {}
+    if definition.options.lr_prior:
+        definition, first = _with_prior(definition, setup, opened, console)
+    try:
+        study = create(storage, definition, opened.run.run_id)
+    except DuplicatedStudyError:
+        raise BadTracking(
+            f"study {name!r} has just been made by another command; to help it: "
+            + command("worker", name)
+        ) from None
+    if first:
+        study.enqueue_trial(first)
+    opened.sink.params(_params(definition))
+    return study, definition
+
+
+def _with_prior(
+    definition: StudyDefinition, setup: Setup, opened: TrackedRun, console: Console
+) -> tuple[StudyDefinition, dict[str, Any]]:
+    """The space around the range test's suggestion, and the parameters of a trial that uses it."""
+    result = lr_range_test(setup, LrRangeConfig())
+    if result.lrs:
+        log_lr_range(result, opened.directory / "lr_range", opened.sink)
+    if result.trouble:
+        raise TrainingFailed(f"lr_prior: {result.trouble}")
+    method, lr = next(iter(result.suggestions.items()))
+    console.print(f"range test: a good lr_max is {lr:.2e} ({method})")
+    centred = replace(definition, prior=lr)
+    return centred, centred.searched.params({"lr_max": lr}, definition.base)
+
+
+def _params(definition: StudyDefinition) -> Mapping[str, str]:
+    options = definition.options.model_dump(mode="json", exclude=set(RUNNING_OPTIONS))
+    own = {f"study.{name}": str(value) for name, value in options.items() if value is not None}
+    space = {f"space.{name}": text for name, text in definition.searched.describe().items()}
+    return {**definition.base.flat(), **own, **space}

@@ -1,0 +1,118 @@
+"""Deliveries wait in threads, a few at a time, and nothing that did not arrive goes unsaid."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tracking.deliveries import Deliveries
+from tracking.errors import RecordsWaiting
+
+__all__: list[str] = []
+
+
+def failing(text: str) -> None:
+    raise RecordsWaiting(text)
+
+
+def test_work_goes_on_while_a_delivery_waits() -> None:
+    released, arrived = threading.Event(), threading.Event()
+
+    def deliver() -> None:
+        assert released.wait(60)
+        arrived.set()
+
+    with Deliveries() as deliveries:
+        deliveries.add(deliver)
+        assert not arrived.is_set()
+        released.set()
+    assert arrived.is_set()
+
+
+def test_leaving_waits_for_all() -> None:
+    arrived: list[int] = []
+    with Deliveries(most=2) as deliveries:
+        for number in range(7):
+            deliveries.add(lambda number=number: arrived.append(number))  # type: ignore[misc]
+    assert sorted(arrived) == list(range(7))
+
+
+def test_one_more_than_may_wait_waits_for_the_oldest() -> None:
+    released = threading.Event()
+    most = under_way = 0
+    lock = threading.Lock()
+
+    def deliver() -> None:
+        nonlocal most, under_way
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+            if most == 2:
+                released.set()
+        assert released.wait(60)
+        with lock:
+            under_way -= 1
+
+    with Deliveries(most=2) as deliveries:
+        for _ in range(6):
+            deliveries.add(deliver)
+    assert most == 2
+
+
+def test_nothing_to_deliver() -> None:
+    with Deliveries() as deliveries:
+        deliveries.wait()
+        deliveries.wait()
+
+
+def test_what_has_not_arrived_is_raised_at_the_end() -> None:
+    with (
+        pytest.raises(RecordsWaiting, match=r"^run 7 waits$") as caught,
+        Deliveries() as deliveries,
+    ):
+        deliveries.add(lambda: failing("run 7 waits"))
+    assert str(caught.value.__cause__) == "run 7 waits"
+
+
+def test_several_are_counted_and_told_once() -> None:
+    deliveries = Deliveries()
+    for number in range(3):
+        deliveries.add(lambda number=number: failing(f"run {number} waits"))  # type: ignore[misc]
+    with pytest.raises(RecordsWaiting, match=r"^run \d waits \(and 2 more runs\)$"):
+        deliveries.wait()
+    deliveries.wait()  # nothing is left of them
+
+
+def test_any_failure_means_that_records_wait() -> None:
+    def broken() -> None:
+        raise OSError("no space left on device")
+
+    with (
+        pytest.raises(RecordsWaiting, match="no space left on device"),
+        Deliveries() as deliveries,
+    ):
+        deliveries.add(broken)
+
+
+def test_others_arrive_although_one_fails() -> None:
+    arrived: list[int] = []
+    with pytest.raises(RecordsWaiting), Deliveries(most=1) as deliveries:
+        deliveries.add(lambda: failing("run 0 waits"))
+        deliveries.add(lambda: arrived.append(1))
+    assert arrived == [1]
+
+
+def test_an_error_of_the_work_comes_first_and_carries_a_note() -> None:
+    with pytest.raises(ValueError, match="mine") as caught, Deliveries() as deliveries:
+        deliveries.add(lambda: failing("run 7 waits"))
+        raise ValueError("mine")
+    assert caught.value.__notes__ == ["run 7 waits"]
+
+
+def test_an_interrupt_waits_for_what_is_under_way() -> None:
+    arrived: list[int] = []
+    with pytest.raises(KeyboardInterrupt), Deliveries() as deliveries:
+        deliveries.add(lambda: arrived.append(1))
+        raise KeyboardInterrupt
+    assert arrived == [1]
