@@ -94,6 +94,7 @@ class Crew:
     def _look(self) -> None:
         for member in [one for one in self._members if one.poll() is not None]:
             self._members.remove(member)
+            _close(member)
             code = member.returncode
             if code < 0 or code in STOPPED:
                 self._replace(member.pid, abs(code) % 128)
@@ -125,3 +126,9 @@ class Crew:
                 log.warning("worker %d did not stop and is killed", member.pid)
                 member.kill()
                 member.wait()
+            _close(member)
+
+
+def _close(member: subprocess.Popen[bytes]) -> None:
+    assert member.stdin is not None
+    member.stdin.close()

@@ -46,6 +46,8 @@ class Judge(Callback):
         self._findings: list[dict[str, Any]] = []
         self._new_findings = False
         self._samples = 0
+        self._seconds = 0.0
+        self._epoch_began = time.perf_counter()
         self._aside_samples = 0
         self._aside_seconds = 0.0
         # Here, before anything is hooked to the model.
@@ -65,6 +67,9 @@ class Judge(Callback):
             while self._rungs:
                 self._judge(fit, self._rungs.pop(0))
 
+    def before_epoch(self, fit: Fit) -> None:
+        self._epoch_began = time.perf_counter()
+
     def after_batch(self, fit: Fit) -> None:
         self._samples += fit.batch_size
         if self._new_findings:
@@ -76,11 +81,17 @@ class Judge(Callback):
         if self._new_findings:  # of the validation
             self._look_at_health()
 
+    def cleanup_epoch(self, fit: Fit) -> None:
+        # The history has no epoch that was cut short, as that of a pruned trial's last rung.
+        cut_short = len(fit.history) <= fit.epoch
+        elapsed = time.perf_counter() - self._epoch_began - fit.aside
+        self._seconds += elapsed if cut_short else fit.history[-1].seconds
+
     def cleanup_fit(self, fit: Fit) -> None:
         self._trial.set_user_attr("samples", self._samples)
         self._trial.set_user_attr("aside_samples", self._aside_samples)
         self._trial.set_user_attr("aside_seconds", self._aside_seconds)
-        self._trial.set_user_attr("seconds", sum(epoch.seconds for epoch in fit.history))
+        self._trial.set_user_attr("seconds", self._seconds)
         if self._findings:
             names = list(dict.fromkeys(finding["rule"] for finding in self._findings))
             self._trial.set_user_attr("findings", names)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow.exceptions import ExecutionException
 from mlflow.projects._project_spec import Project, load_project
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -23,6 +24,8 @@ from pydantic import BaseModel
 
 from pipelines.config import LrRangeConfig, RunConfig
 from scripts.lock import ROOT, closure, read_lock, read_ranges
+from search.cli import study
+from search.config import StudyConfig
 
 __all__: list[str] = []
 
@@ -35,12 +38,16 @@ MODULES = sorted(
 )
 HEAVY = {
     *("matplotlib", "mlflow", "numba", "optuna", "pandas", "plotly"),
-    *("pyarrow", "sklearn", "torch", "torchvision"),
+    *("pyarrow", "sklearn", "sqlalchemy", "torch", "torchvision"),
 }
 ENTRY_POINTS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "main": ("train", (RunConfig,)),
     "lr_find": ("lr-find", (RunConfig, LrRangeConfig)),
+    "study": ("study run", (StudyConfig, RunConfig)),
+    "worker": ("study worker", (StudyConfig,)),
 }
+# A study has no name of its own: MLflow asks for the parameters that it must be given.
+REQUIRED = {("study", "name"), ("worker", "name")}
 needs_own_environment = pytest.mark.skipif(
     Path(sys.prefix).resolve() != ROOT / ".venv",
     reason="not in the project's own environment (make test)",
@@ -158,11 +165,18 @@ def test_mlproject_is_built_from_conda_yaml() -> None:
     assert {entry for entry, _ in declared()} == set(ENTRY_POINTS)
 
 
+def command_of(entry: str, **given: str) -> list[str]:
+    """What MLflow runs for an entry point, with a value for each parameter that must have one."""
+    required = {name: "a name" for needed, name in REQUIRED if needed == entry}
+    return shlex.split(project().get_entry_point(entry).compute_command(required | given, None))
+
+
 @pytest.mark.parametrize(("entry", "name"), declared())
 def test_parameter_reaches_the_command(entry: str, name: str) -> None:
     value = f"a '{name}' with $HOME"
-    command = shlex.split(project().get_entry_point(entry).compute_command({name: value}, None))
-    assert command[:3] == ["python", "layerscope.py", ENTRY_POINTS[entry][0]]
+    command = command_of(entry, **{name: value})
+    words = ENTRY_POINTS[entry][0].split()
+    assert command[: 2 + len(words)] == ["python", "layerscope.py", *words]
     assert command[command.index(f"--{name.replace('_', '-')}") + 1] == value
 
 
@@ -172,6 +186,9 @@ def test_parameter_has_type_and_default_of_the_option(entry: str, name: str) -> 
     kind = next(kind for kind in ENTRY_POINTS[entry][1] if name in kind.model_fields)
     option = kind.model_fields[name]
     assert parameter.type == ("float" if option.annotation in (int, float) else "string")
+    if (entry, name) in REQUIRED:
+        assert parameter.default is None
+        return
     # MLflow logs the declared default as it stands, and a run's parameter cannot change: 1e-07 is
     # not 1e-7.
     assert str(parameter.default) == str(option.default)
@@ -179,8 +196,27 @@ def test_parameter_has_type_and_default_of_the_option(entry: str, name: str) -> 
 
 @pytest.mark.parametrize("entry", ENTRY_POINTS)
 def test_other_options_pass_through(entry: str) -> None:
-    command = project().get_entry_point(entry).compute_command({"momentum_min": "0.8"}, None)
-    assert shlex.split(command)[-2:] == ["--momentum_min", "0.8"]
+    assert command_of(entry, momentum_min="0.8")[-2:] == ["--momentum_min", "0.8"]
+
+
+@pytest.mark.parametrize(("entry", "name"), sorted(REQUIRED))
+def test_a_required_parameter_is_asked_for(entry: str, name: str) -> None:
+    with pytest.raises(
+        ExecutionException, match=rf"No value given for missing parameters: '{name}'"
+    ):
+        project().get_entry_point(entry).compute_command({}, None)
+
+
+def test_no_parameter_holds_the_storage() -> None:
+    """Its URL may have a password, and parameters are there for everyone to read."""
+    assert not {name for _, name in declared() if "storage" in name}
+
+
+def test_worker_takes_the_options_of_its_command() -> None:
+    command = study.commands["worker"]
+    flags = {option for parameter in command.params for option in parameter.opts}
+    names = {name for entry, name in declared() if entry == "worker"}
+    assert {f"--{name.replace('_', '-')}" for name in names} <= flags
 
 
 # -- the house --
@@ -221,7 +257,9 @@ def test_every_import_is_a_declared_dependency() -> None:
             assert brought_by & (runtime | optional), f"{name} is missing in pyproject.toml"
 
 
-@pytest.mark.parametrize("command", ["", "train", "lr-find"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "lr-find", "study", *(f"study {name}" for name in study.commands)]
+)
 def test_help_imports_nothing_heavy(command: str) -> None:
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "layerscope.py", *command.split(), "--help"],

@@ -33,7 +33,9 @@ def test_rules_on_layers_are_rules_of_the_diagnosis() -> None:
     assert {rule.name for rule in RULES} > LAYER_RULES
 
 
-@pytest.mark.parametrize("text", ["critical", "warning", "none", "dead_layer", "dead_layer, 	saturated"])
+@pytest.mark.parametrize(
+    "text", ["critical", "warning", "none", "dead_layer", "dead_layer, 	saturated"]
+)
 def test_texts_that_are_allowed(text: str) -> None:
     assert HealthRule(text).text == text
 
@@ -135,6 +137,8 @@ def test_the_wrapped_pruner_decides_where_nothing_is_ill(
 def test_an_ill_trial_ends_whatever_the_wrapped_pruner_says() -> None:
     inner = Asked(False)
     pruner = HealthPruner(inner, HealthRule("critical"))
-    ill = trial(TrialState.RUNNING, **{HEALTH: [finding("saturated", "info"), finding("dead_layer")]})
+    ill = trial(
+        TrialState.RUNNING, **{HEALTH: [finding("saturated", "info"), finding("dead_layer")]}
+    )
     assert pruner.prune(new_study(), ill)
     assert inner.times == 0

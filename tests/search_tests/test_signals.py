@@ -55,11 +55,12 @@ def test_a_signal_elsewhere_is_only_noted(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_interrupts_what_may_be_interrupted(number: signal.Signals) -> None:
+    reached = []
     with Stopping() as stopping:
         with pytest.raises(KeyboardInterrupt), stopping.interruptible():
-            send(number)
-            raise AssertionError("not reached")
+            reached += [send(number), "the line after"]
         assert stopping.number == number
+    assert not reached
 
 
 def test_a_signal_from_a_moment_before_interrupts_too() -> None:
@@ -70,13 +71,16 @@ def test_a_signal_from_a_moment_before_interrupts_too() -> None:
 
 
 def test_a_second_signal_does_not_cut_the_end_short() -> None:
+    def interrupted() -> None:
+        try:
+            send(signal.SIGINT)
+        finally:  # it tidies up
+            send(signal.SIGINT)
+            send(signal.SIGTERM)
+
     with Stopping() as stopping:
         with pytest.raises(KeyboardInterrupt), stopping.interruptible():
-            try:
-                send(signal.SIGINT)
-            finally:  # what is being interrupted tidies up
-                send(signal.SIGINT)
-                send(signal.SIGTERM)
+            interrupted()
         send(signal.SIGTERM)
         assert stopping.number == signal.SIGINT
     send(signal.SIGINT)  # nor once it has been left

@@ -193,9 +193,13 @@ def test_a_storage_that_fails_is_a_warning_and_no_more(
 def test_the_watch_ends_whatever_ends_the_work() -> None:
     study = new_study()
     seen = Seen(study)
-    with pytest.raises(KeyboardInterrupt), seen.watch:
+
+    def work() -> None:
         finish(study, 0.5)
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), seen.watch:
+        work()
     assert len(seen.lines) == 1
     assert not seen.watch._thread.is_alive()
 

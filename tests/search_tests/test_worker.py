@@ -257,10 +257,11 @@ def test_a_worker_waits_for_others_and_picks_the_retry(
     assert (dead.user_attrs["retried_as"], copy.user_attrs["retry_of"]) == (1, 0)
     assert dead.user_attrs["reason"].startswith("its worker died")
     waiting = [line for line in caplog.messages if line.startswith("waiting for the trials")]
-    assert waiting == [
+    expected = (
         "waiting for the trials that run elsewhere (0); if a worker has died, its trial is tried "
         "again after three heartbeats"
-    ]
+    )
+    assert waiting == [expected]
 
 
 def test_a_worker_ends_when_the_others_have_ended(study: Study) -> None:
@@ -286,9 +287,12 @@ def test_a_trial_that_was_given_to_another_worker_is_only_a_warning(
     objective = FakeObjective(suspended, good)
     told: list[FrozenTrial] = []
     worker_of(study, stopping, objective, tell=told.append).run()
-    assert caplog.messages.count(
-        "trial 0 was given to another worker: this one had shown no sign of life"
-    ) == 1
+    assert (
+        caplog.messages.count(
+            "trial 0 was given to another worker: this one had shown no sign of life"
+        )
+        == 1
+    )
     assert objective.numbers == [0, 1, 2]
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
     assert [trial.number for trial in told] == [1, 2]

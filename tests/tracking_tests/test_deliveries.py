@@ -97,22 +97,26 @@ def test_any_failure_means_that_records_wait() -> None:
 
 def test_others_arrive_although_one_fails() -> None:
     arrived: list[int] = []
-    with pytest.raises(RecordsWaiting), Deliveries(most=1) as deliveries:
-        deliveries.add(lambda: failing("run 0 waits"))
-        deliveries.add(lambda: arrived.append(1))
+    deliveries = Deliveries(most=1)
+    deliveries.add(lambda: failing("run 0 waits"))
+    deliveries.add(lambda: arrived.append(1))
+    with pytest.raises(RecordsWaiting):
+        deliveries.wait()
     assert arrived == [1]
 
 
 def test_an_error_of_the_work_comes_first_and_carries_a_note() -> None:
-    with pytest.raises(ValueError, match="mine") as caught, Deliveries() as deliveries:
-        deliveries.add(lambda: failing("run 7 waits"))
+    deliveries = Deliveries()
+    deliveries.add(lambda: failing("run 7 waits"))
+    with pytest.raises(ValueError, match="mine") as caught, deliveries:
         raise ValueError("mine")
     assert caught.value.__notes__ == ["run 7 waits"]
 
 
 def test_an_interrupt_waits_for_what_is_under_way() -> None:
     arrived: list[int] = []
-    with pytest.raises(KeyboardInterrupt), Deliveries() as deliveries:
-        deliveries.add(lambda: arrived.append(1))
+    deliveries = Deliveries()
+    deliveries.add(lambda: arrived.append(1))
+    with pytest.raises(KeyboardInterrupt), deliveries:
         raise KeyboardInterrupt
     assert arrived == [1]
