@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.config import LrRangeConfig, RunConfig
+from pipelines.console import user_console
 from pipelines.lr_range import LrRange, lr_range_test
-from pipelines.progress import LrRangeProgress, ProgressReport, user_console
+from pipelines.progress import LrRangeProgress, ProgressReport
 from pipelines.reports import log_lr_range, where_to_look
 from pipelines.run import FitResult, Setup, prepare, train
 from pipelines.serving import serving_model

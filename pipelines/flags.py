@@ -31,12 +31,18 @@ def config_flags(kind: type[BaseModel]) -> Callable[[F], F]:
                 f"--{name.replace('_', '-')}",
                 name,
                 metavar=_metavar(field),
+                **_optional(field),
                 help=f"{field.description or ''}{_default(field)}",
             )
             command = option(command)
         return command
 
     return add
+
+
+def _optional(field: FieldInfo) -> dict[str, Any]:
+    """`--gradients` alone means true; so does `--gradients true`, as MLflow passes it."""
+    return {"is_flag": False, "flag_value": "true"} if field.annotation is bool else {}
 
 
 def _default(field: FieldInfo) -> str:

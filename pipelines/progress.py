@@ -19,16 +19,11 @@ from rich.progress import (
 from pipelines.callbacks import Callback
 from pipelines.trainer import Fit
 
-__all__ = ["LrRangeProgress", "ProgressReport", "user_console"]
+__all__ = ["LrRangeProgress", "ProgressReport"]
 
 # A terminal shows no more, and reading the loss makes an accelerator wait.
 UPDATES = 200
 LINES = 10
-
-
-def user_console() -> Console:
-    """Standard output as it is: no colours of its own, no wrapping, no markup in names."""
-    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class ProgressReport(Callback):

@@ -81,11 +81,13 @@ def run(
     given = {name: value for name, value in flags.items() if value is not None}
     own = {name: given.pop(name) for name in StudyConfig.model_fields if name in given}
     options = config_from(StudyConfig, own)
-    if not options.name:
+    if not options.name.strip():
         raise BadOption("name is missing; give the study one: --name NAME")
     file = read_config(config_path) if config_path else {}
     base = config_from(RunConfig, file | given)
     texts = [text for several in space_texts for text in several.split()]
+    if space_texts and not texts:
+        raise BadOption("space is empty; give NAME=VALUES, or leave --space out")
     space = SearchSpace.read(texts, space_file, lr_scaling=options.lr_scaling)
     definition = StudyDefinition(base, options, space)
     url = storage_url(storage)
@@ -109,7 +111,7 @@ def worker(name: str, storage: str, **local: str | None) -> None:
     (MLFLOW_TRACKING_URI).
     """
     url = storage_url(storage)
-    from pipelines.progress import user_console
+    from pipelines.console import user_console
     from search.working import work
 
     given = {key: value for key, value in local.items() if value is not None}

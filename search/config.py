@@ -30,7 +30,7 @@ class StudyConfig(Options):
     """Processes on this machine, one trial at a time each; 0 leaves the work to `study worker`."""
     objective: Literal["accuracy", "loss", "accuracy,seconds"] = "accuracy"
     """Of the validation data: highest accuracy, lowest loss, or accuracy against training seconds
-    (a Pareto front; no pruning)."""
+    (a Pareto front, where only the diagnosis ends trials early)."""
     sampler: Literal["tpe", "gp", "cmaes", "random", "qmc", "grid"] = "tpe"
     """How parameters are chosen."""
     sampler_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
@@ -45,12 +45,16 @@ class StudyConfig(Options):
     rate brought down to zero), cycle (short complete runs before it), plain, or none."""
     rungs: str = "1/9"
     """Where: shares of the run, separated by commas, e.g. 1/9 or 0.1,0.3."""
+    rung_least_steps: int = Field(50, ge=1)
+    """No rung before so many optimizer steps: fewer show how a network starts, not what it comes
+    to, and large batches take few."""
     rung_score: Literal["loss", "accuracy"] = "loss"
     """What is compared there: validation loss, which is the finer figure, or accuracy."""
     reduction: int = Field(2, ge=2)
     """halving, hyperband: one trial in so many goes on from a rung."""
     pruner: str = "halving"
-    """halving, hyperband, median, threshold:VALUE, or none."""
+    """halving, hyperband, median, threshold:VALUE (of the score: by loss and for accuracy it is
+    exp(-loss)), or none."""
     health: str = "critical"
     """Stop a trial by the diagnosis of its layers: critical or warning (findings of that severity),
     rule names separated by commas, or none."""
@@ -91,6 +95,8 @@ class StudyConfig(Options):
                 f"pruner=hyperband needs two rungs or more; rungs={self.rungs} is one, "
                 "try rungs=1/9,1/3"
             )
+        if self.objective == "loss" and self.rung_score == "accuracy":
+            raise ValueError("objective=loss is judged by loss; rung_score=accuracy does not fit")
         if self.sampler == "cmaes" and "," in self.objective:
             raise ValueError(
                 f"sampler=cmaes knows one objective, objective={self.objective} is two; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.outcome import Counts, best, counts, front, objectives, time_left
+from search.to_type import study_command
 from search.trial_text import as_result, as_value, note, parameters_text, results
 from tracking.report_text import as_duration
 
@@ -67,7 +67,7 @@ def best_table(study: Study) -> Group:
         _row(table, name, as_value(value))
     if note(top, "mlflow_run_id"):
         _row(table, "mlflow run", note(top, "mlflow_run_id") or "")
-    retrain = shlex.join(["layerscope", "study", "retrain", "--name", study.study_name])
+    retrain = study_command("retrain", study.study_name)
     return Group(table, Text(f"Train it on all the training data:\n  {retrain}"))
 
 

@@ -61,7 +61,7 @@ class Judge(Callback):
         self._new_findings = True
 
     def before_fit(self, fit: Fit) -> None:
-        self._rungs = self._plan.rungs(fit.total_steps)
+        self._rungs = self._plan.rungs(fit.total_steps, self._options.rung_least_steps)
         self._epoch_steps = fit.total_steps // fit.epochs
         if self._plan.kind == "cycle":
             while self._rungs:

@@ -12,17 +12,16 @@ from optuna import Study
 from rich.console import Console
 from rich.live import Live
 
-from pipelines.progress import user_console
+from pipelines.console import user_console
+from search.best_config import best_config
 from search.definition import MLFLOW_RUN, StudyDefinition
-from search.outcome import best, counts, front
-from search.report import best_config, write_report
+from search.outcome import best, counts
 from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
 from search.tables import best_table, status_table, trials_csv, trials_json
 from search.trial_lines import trials_text
 from tracking.errors import BadOption, BadTracking
-from tracking.mlflow_attach import attached_run
 
 __all__ = ["make_report", "show_best", "show_status", "show_trials"]
 
@@ -52,9 +51,7 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
     Raises BadOption: the file cannot be written, or there is no best trial yet.
     """
     study, definition = _opened(name, url)
-    found = (
-        best(study) if "," not in definition.options.objective else next(iter(front(study)), None)
-    )
+    found = best(study)
     if found is None:
         raise BadOption(f"study {name!r} has no completed trial yet; look at: study status")
     user_console().print(best_table(study))
@@ -81,6 +78,9 @@ def show_trials(name: str, url: StorageUrl, form: str) -> None:
 
 def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
     """Write the study's report to a folder, or to its run in MLflow."""
+    # Plots and MLflow take seconds to import: not for the other commands.
+    from search.report import write_report
+
     study, definition = _opened(name, url)
     console = user_console()
     options = definition.options
@@ -96,6 +96,9 @@ def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
 
 
 def _report_to_mlflow(study: Study, definition: StudyDefinition, console: Console) -> None:
+    from search.report import write_report
+    from tracking.mlflow_attach import attached_run
+
     run_id = study.user_attrs.get(MLFLOW_RUN)
     if run_id is None:
         raise BadTracking(f"study {study.study_name!r} has no run in MLflow; give --output FOLDER")

@@ -106,7 +106,8 @@ def objectives(study: Study) -> tuple[str, ...]:
 def best(study: Study) -> FrozenTrial | None:
     """The best feasible trial that was trained to its end; None where there is none.
 
-    With two objectives the one of the front with the best first one. The earlier of two equals.
+    With two objectives the one of the front with the best first one. Of equals the one with the
+    lower validation loss, and then the earlier one.
     """
     return next(iter(best_few(study, 1)), None)
 
@@ -114,7 +115,9 @@ def best(study: Study) -> FrozenTrial | None:
 def best_few(study: Study, most: int) -> list[FrozenTrial]:
     """The best trials by the first objective, the best one first; with two, those of the front."""
     trials = front(study) if len(study.directions) > 1 else _candidates(study)
-    return sorted(trials, key=lambda trial: (_costs(study, trial), trial.number))[:most]
+    return sorted(trials, key=lambda trial: (_costs(study, trial), _loss(trial), trial.number))[
+        :most
+    ]
 
 
 def front(study: Study) -> list[FrozenTrial]:
@@ -168,6 +171,11 @@ def _candidates(study: Study) -> list[FrozenTrial]:
         for trial in finished
         if trial_state(trial) == "complete" and all(map(isfinite, trial.values))
     ]
+
+
+def _loss(trial: FrozenTrial) -> float:
+    loss = trial.user_attrs.get("loss")
+    return loss if isinstance(loss, float) and isfinite(loss) else inf
 
 
 def _costs(study: Study, trial: FrozenTrial) -> tuple[float, ...]:

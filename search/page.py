@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from search.charts import Chart, charts_of
 from search.console_tables import aim, other_options
 from search.outcome import Counts, best_few, counts, retried_numbers, trial_state
 from search.plot_kinds import Snapshot
+from search.to_type import study_command, train_command
 from search.trial_text import as_result, as_value, end_of, note, number_of, results, utc
 from tracking.report_charts import packed, short
 from tracking.report_text import as_date, as_duration
@@ -174,9 +174,9 @@ def _best(trial: FrozenTrial) -> Pairs:
 
 
 def _commands(name: str, configs: Mapping[str, FrozenTrial], *, two: bool) -> list[str]:
-    commands = [shlex.join(["layerscope", "train", "--config", file]) for file in configs]
+    commands = [train_command(file) for file in configs]
     if commands and not two:
-        commands.append(shlex.join(["layerscope", "study", "retrain", "--name", name]))
+        commands.append(study_command("retrain", name))
     return commands[:ROWS]
 
 

@@ -9,15 +9,14 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from pipelines.config import RunConfig
-from pipelines.options import config_from
+from search.best_config import best_config
 from search.outcome import best_few
 from search.page import render, study_page
 from search.plot_kinds import PLOTS, Snapshot, snapshot
 from search.plots import save_plots
 from search.tables import trials_table
-from tracking.errors import BadOption
 
-__all__ = ["best_config", "write_report"]
+__all__ = ["write_report"]
 
 
 def write_report(
@@ -52,20 +51,6 @@ def write_report(
     words = study_page(shot, base, target, {name: trial for name, (_, trial) in configs.items()})
     page.write_text(render(words, shot), encoding="utf-8")
     return [page, *pictures, *files]
-
-
-def best_config(base: RunConfig, trial: FrozenTrial) -> RunConfig | None:
-    """The configuration that repeats a trial: the base with the options that the trial noted.
-
-    None where it noted none, or where this version allows them no more.
-    """
-    own = trial.user_attrs.get("config")
-    if not isinstance(own, dict):
-        return None
-    try:
-        return config_from(RunConfig, base.model_dump(mode="json") | own)
-    except BadOption:
-        return None
 
 
 def _configs(

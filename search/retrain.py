@@ -12,7 +12,7 @@ from pipelines.commands import train_command
 from pipelines.config import RunConfig
 from pipelines.options import config_from
 from search.definition import StudyDefinition
-from search.outcome import best, front
+from search.outcome import best
 from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
@@ -36,7 +36,7 @@ def retrain_best(
         raise BadOption(f"{error}; give the model another name: --register NAME") from None
     study = find_study(open_storage(url, create=False), name)
     definition = StudyDefinition.of(study).on_this_machine(local)
-    trial = _chosen(study, definition, number)
+    trial = _chosen(study, number)
     own = {
         "valid_fraction": 0.0,
         "report": definition.base.report,
@@ -51,7 +51,7 @@ def retrain_best(
     )
 
 
-def _chosen(study: Study, definition: StudyDefinition, number: int | None) -> FrozenTrial:
+def _chosen(study: Study, number: int | None) -> FrozenTrial:
     trials = study.get_trials(deepcopy=False)
     if number is not None:
         if not 0 <= number < len(trials) or "accuracy" not in trials[number].user_attrs:
@@ -59,9 +59,7 @@ def _chosen(study: Study, definition: StudyDefinition, number: int | None) -> Fr
                 f"trial={number}: not one that was trained to its end; look at: study trials"
             )
         return trials[number]
-    two = "," in definition.options.objective
-    # Of a front, the most accurate: it is sorted by its first objective.
-    found = next(iter(front(study)), None) if two else best(study)
+    found = best(study)
     if found is None:
         raise BadOption(
             f"study {study.study_name!r} has no completed trial yet; look at: study status"

@@ -59,12 +59,15 @@ class RungPlan:
         """The option ``rung`` that says the same."""
         return f"anneal:{self.length:g}" if self.kind == "anneal" else self.kind
 
-    def rungs(self, total_steps: int) -> list[Rung]:
-        """The rungs of a run; in one of so few steps that some coincide, the later ones."""
+    def rungs(self, total_steps: int, least_steps: int = 1) -> list[Rung]:
+        """The rungs of a run; in one of so few steps that some coincide, the later ones.
+
+        Those before ``least_steps`` optimizer steps are left out.
+        """
         found: dict[int, Rung] = {}
         for index, share in enumerate(self.shares):
             step = max(round(share * total_steps), 1)
-            if step < total_steps:
+            if least_steps <= step < total_steps:
                 found[step] = Rung(index, share, step)
         return list(found.values())
 

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.config import RunConfig
+from pipelines.console import user_console
 from pipelines.data.datasets import check_batch_size
 from pipelines.options import config_from
-from pipelines.progress import user_console
 from pipelines.run import Setup, prepare
 from search.config import RUNNING_OPTIONS, StudyConfig
 from search.crew import Crew
@@ -28,8 +28,9 @@ from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import exists, find_study
 from search.study_note import study_note
-from search.study_run import OpenStudy, command, open_study
+from search.study_run import OpenStudy, open_study
 from search.tables import best_table
+from search.to_type import study_command
 from search.trial_queue import fill_queue
 from search.watch import Watch
 from search.worker import wait_for_others
@@ -67,7 +68,7 @@ def run_study(order: Order) -> None:
             with Watch(opened.study, definition.options, console, opened.tracked.sink):
                 _work(opened, order.url, setup, console)
         except (KeyboardInterrupt, SystemExit):
-            console.print(f"stopped; to go on: {command('run', opened.study.study_name)}")
+            console.print(f"stopped; to go on: {study_command('run', opened.study.study_name)}")
             raise
         _conclude(opened, console)
 
@@ -113,8 +114,6 @@ def _checked(definition: StudyDefinition) -> Setup:
     cores = os.cpu_count() or 1
     if options.workers > cores:
         log.warning("workers=%d on %d cores: they will wait for each other", options.workers, cores)
-    if "," in options.objective and (options.pruner != "none" or HealthRule(options.health)):
-        log.info("objective=%s: Optuna does not prune with two objectives", options.objective)
     return setup
 
 
@@ -130,7 +129,7 @@ def _work(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) ->
         size = min(workers, number.waiting + number.running)
         Crew(study.study_name, url, size, _local(definition.base)).work()
     else:
-        console.print(f"waiting for workers: {command('worker', study.study_name)}")
+        console.print(f"waiting for workers: {study_command('worker', study.study_name)}")
         wait_for_others(study, definition.options.heartbeat)
 
 

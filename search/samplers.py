@@ -95,7 +95,7 @@ class _PerTrial(BaseSampler):
     """Makes a sampler for each trial, seeded by the study's seed and the trial's number.
 
     What a trial is given then depends on the trials before it and on nothing else: not on which
-    worker asks, nor on whether the study was interrupted and went on in another process.
+    worker asks, nor on whether the study went on in another process.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:

@@ -52,7 +52,7 @@ class Stopping:
         try:
             # Looked at in here: it may have come a moment ago, when nothing was to be interrupted.
             if self.asked:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(self.number.name if self.number else "")
             yield
         finally:
             self._interruptible = False
@@ -75,4 +75,4 @@ class Stopping:
         self.number = signal.Signals(number)
         if self._interruptible:
             self._interruptible = False
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.number.name)

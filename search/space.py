@@ -150,7 +150,7 @@ class SearchSpace:
         if not 0 < lr < math.inf:
             raise ValueError(f"lr={lr}; allowed: numbers above 0")
         half = math.sqrt(dimension.high / dimension.low)
-        moved = replace(dimension, low=lr / half, high=lr * half)
+        moved = replace(dimension, low=_rounded(lr / half), high=_rounded(lr * half))
         return replace(self, dimensions={**self.dimensions, "lr_max": moved})
 
     def params(self, config_overrides: Mapping[str, Any], base: RunConfig) -> dict[str, Any]:
@@ -239,3 +239,8 @@ class SearchSpace:
             if options[name] is not None and not has_meaning(name, options):
                 chosen[name] = None
         return chosen
+
+
+def _rounded(value: float) -> float:
+    """To four digits, which is finer than any range test."""
+    return float(f"{value:.4g}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from search.outcome import best, counts
+from search.to_type import study_command, train_command
 from search.trial_text import as_value, results
 
 if TYPE_CHECKING:
@@ -31,10 +31,9 @@ def study_note(study: Study) -> str:
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in rows),
             "",
-            (
-                "Repeat it: `layerscope train --config best.yaml`, or on all the training data: "
-                f"`{shlex.join(['layerscope', 'study', 'retrain', '--name', study.study_name])}`."
-            ),
+            f"Repeat it: `{train_command('best.yaml')}`",
+            "",
+            f"With the validation data too: `{study_command('retrain', study.study_name)}`",
         ]
     lines += ["", "The plots are in `study.html` among the artifacts; each trial is a child run."]
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,13 +23,14 @@ from search.definition import DEFINITION, MLFLOW_RUN, StudyDefinition
 from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import create, exists, find_study
+from search.to_type import study_command
 from search.working import end_run_of
 from tracking.errors import BadInput, BadTracking, TrainingFailed
 from tracking.mlflow_run import MlflowRun
 from tracking.session import TrackedRun, tracked
 from tracking.spool import SpoolInUse
 
-__all__ = ["OpenStudy", "command", "open_study"]
+__all__ = ["OpenStudy", "open_study"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,6 @@ def open_study(
         yield OpenStudy(study, storage, definition, opened)
 
 
-def command(verb: str, name: str) -> str:
-    """What to type for a study."""
-    return shlex.join(["layerscope", "study", verb, "--name", name])
-
-
 @contextmanager
 def _database(url: StorageUrl, heartbeat: int) -> Iterator[BaseStorage]:
     """The studies' database. A file made for a study that then could not be made goes again."""
@@ -104,7 +99,7 @@ def _run(
     except SpoolInUse:
         raise BadTracking(
             f"study {name!r} is being run by another command on this machine; to help it: "
-            + command("worker", name)
+            + study_command("worker", name)
         ) from None
 
 
@@ -131,7 +126,7 @@ def _made(
     except DuplicatedStudyError:
         raise BadTracking(
             f"study {name!r} has just been made by another command; to help it: "
-            + command("worker", name)
+            + study_command("worker", name)
         ) from None
     if first:
         study.enqueue_trial(first)
@@ -148,8 +143,9 @@ def _with_prior(
         log_lr_range(result, opened.directory / "lr_range", opened.sink)
     if result.trouble:
         raise TrainingFailed(f"lr_prior: {result.trouble}")
-    method, lr = next(iter(result.suggestions.items()))
-    console.print(f"range test: a good lr_max is {lr:.2e} ({method})")
+    method, found = next(iter(result.suggestions.items()))
+    lr = float(f"{found:.3g}")
+    console.print(f"range test: a good lr_max is {lr:g} ({method})")
     centred = replace(definition, prior=lr)
     return centred, centred.searched.params({"lr_max": lr}, definition.base)
 

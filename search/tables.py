@@ -35,7 +35,7 @@ def trials_table(study: Study) -> pa.Table:
     """All trials.
 
     Columns: ``number`` int64 · ``state`` string, a name of ``outcome.Counts`` · ``value/OBJECTIVE``
-    float64 (of a pruned trial its last score) · ``params/NAME``, what the sampler chose, and
+    float64 (of complete trials) · ``params/NAME``, what the sampler chose, and
     ``config/NAME``, the options of RunConfig that came of it: bool, int64, float64 or string, JSON
     text where values are lists or of several kinds · ``seconds`` ``aside_seconds`` ``accuracy``
     ``loss`` float64, ``samples`` ``aside_samples`` int64 ("aside" is what the rungs took) ·
@@ -104,7 +104,11 @@ def _kind(values: Sequence[Any]) -> pa.DataType:
 
 
 def _value(trial: FrozenTrial, place: int) -> float | None:
-    return trial.values[place] if trial.values and place < len(trial.values) else None
+    """None for a pruned trial: what Optuna takes for its value is its last score."""
+    # Optuna's names of states, so that this module needs no Optuna.
+    if trial.state.name != "COMPLETE" or not trial.values or place >= len(trial.values):
+        return None
+    return float(trial.values[place])
 
 
 def _config(trial: FrozenTrial) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from optuna import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -103,7 +103,9 @@ class Watch:
 
     def _log(self, trial: FrozenTrial, top: FrozenTrial | None) -> None:
         now = time.time()
-        points = {"trial/value": trial.values, "best/value": top.values if top else None}
+        # A pruned trial's value is its last score, which may be a figure of another kind.
+        own = trial.values if trial.state == TrialState.COMPLETE else None
+        points = {"trial/value": own, "best/value": top.values if top else None}
         self._sink.metrics(
             [
                 Metric(key, values[0], trial.number, now)

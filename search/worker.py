@@ -74,10 +74,8 @@ class Worker:
         except KeyboardInterrupt:
             pass  # the trial is back in the queue, and the signal is noted
         except Exception as error:
-            if isinstance(error, (StorageInternalError, SQLAlchemyError)):
-                why = one_line(error.__cause__ or error)
-                raise TrainingFailed(f"the storage of the study failed: {why}") from error
             if not taken_over(error):
+                _raise_if_of_the_storage(error)
                 raise
             log.warning(
                 "trial %s was given to another worker: this one had shown no sign of life",
@@ -130,6 +128,16 @@ class Worker:
                 f"{objective.failures} trials failed one after the other, the last one with: "
                 f"{objective.last_failure}"
             )
+
+
+def _raise_if_of_the_storage(error: BaseException) -> None:
+    """Raises TrainingFailed; Optuna 5.0 may hide what failed behind an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (StorageInternalError, SQLAlchemyError)):
+            why = one_line(cause.__cause__ or cause)
+            raise TrainingFailed(f"the storage of the study failed: {why}") from error
+        cause = cause.__cause__ or cause.__context__
 
 
 def wait_for_others(study: Study, heartbeat: int) -> None:

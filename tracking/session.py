@@ -135,7 +135,7 @@ def tracked(
 def why_ended(error: BaseException) -> str:
     """One line for the tag layerscope.reason."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted (SIGINT)"
+        return f"interrupted ({error.args[0] if error.args else 'SIGINT'})"
     if isinstance(error, SystemExit):
         return f"stopped ({_signal_name(error.code)})"
     text = first_line(error)

@@ -154,7 +154,7 @@ def test_workers_killed_and_interrupted(
             *("--workers", "2", "--heartbeat", "1"),
         )
     assert code == 130, err
-    assert "stopped; to go on: layerscope study run --name S" in out
+    assert "stopped; to go on: python layerscope.py study run --name S" in out
     assert "was ended (SIGKILL); another one takes its place" in caplog.text
     assert err.strip() == "interrupted"
     parent = study_run_id("S")
@@ -211,7 +211,7 @@ def test_a_study_in_one_process_is_stopped(
         ended, out, err = command("study", "run", "--name", "S", *SLOW, "--trials", "3")
     assert ended == code
     assert "Traceback" not in err
-    assert "stopped; to go on: layerscope study run --name S" in out
+    assert "stopped; to go on: python layerscope.py study run --name S" in out
     parent = study_run_id("S")
     assert unfinished("S", parent) == []
     trials = stored("S").trials

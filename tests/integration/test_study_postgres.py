@@ -95,7 +95,7 @@ def test_a_worker_joins_and_nobody_sees_the_password(
         thread.join()
     said, complained = workers[0].communicate(timeout=patience)
     assert (code, err) == (0, "")
-    assert "waiting for workers: layerscope study worker --name P" in out
+    assert "waiting for workers: python layerscope.py study worker --name P" in out
     assert sum(line.startswith("trial   ") for line in out.splitlines()) == 3
     assert (workers[0].returncode, complained) == (0, "")
     assert sum(line.startswith("trial   ") for line in said.splitlines()) == 3

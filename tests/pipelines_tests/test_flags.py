@@ -91,3 +91,17 @@ def test_defaults_with_no_value_are_not_shown() -> None:
         name: str = ""
 
     assert [option.help for option in options_of(Kind).values()] == ["", ""]
+
+
+def test_a_switch_alone_means_true() -> None:
+    @click.command()
+    @config_flags(RunConfig)
+    def show(**flags: Any) -> None:
+        click.echo({name: value for name, value in flags.items() if value is not None})
+
+    runner = CliRunner()
+    for given in (["--gradients"], ["--gradients", "true"]):
+        result = runner.invoke(show, [*given, "--epochs", "2"])
+        assert result.output == "{'epochs': '2', 'gradients': 'true'}\n"
+    assert runner.invoke(show, ["--gradients", "false"]).output == "{'gradients': 'false'}\n"
+    assert runner.invoke(show, ["--epochs"]).exit_code == 2

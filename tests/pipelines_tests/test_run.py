@@ -316,5 +316,5 @@ def test_a_test_loss_that_is_not_finite_is_a_failed_training(
     (tmp_path / "spoilt_net.py").write_text(SPOILT, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     setup = prepare(small(model="spoilt_net:make", valid_fraction=0, layers="params"))
-    with pytest.raises(NonFiniteLoss, match="the trained network's test loss is (nan|inf); try"):
+    with pytest.raises(NonFiniteLoss, match=r"the trained network's test loss is (nan|inf); try"):
         train(setup, tmp_path / "run")

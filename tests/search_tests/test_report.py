@@ -78,7 +78,7 @@ def test_each_trial_of_a_front_has_its_configuration(tmp_path: Path) -> None:
     assert names == {f"best-{one.number}.yaml" for one in study.best_trials}
     page = words((tmp_path / "study.html").read_text("utf-8"))
     assert "Trials on the front" in page
-    assert all(f"layerscope train --config {name}" in page for name in names)
+    assert all(f"python layerscope.py train --config {name}" in page for name in names)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_the_page_says_what_matters_first() -> None:
         "5 of 5",
         "2 complete, 1 pruned, 1 infeasible, 1 failed, 1 running, 1 waiting",
         "highest validation accuracy",
-        "layerscope train --config best.yaml",
-        "layerscope study retrain --name lr-and-batch",
+        "python layerscope.py train --config best.yaml",
+        "python layerscope.py study retrain --name lr-and-batch",
         "0" * 31 + "1",
         "no such file",
         "does not fit into memory",

@@ -1,0 +1,20 @@
+"""Commands for people to type, as messages, pages and notes show them."""
+
+from __future__ import annotations
+
+import shlex
+
+__all__ = ["study_command", "train_command"]
+
+# As in the README: the project need not be installed.
+PROGRAM = ("python", "layerscope.py")
+
+
+def study_command(verb: str, name: str) -> str:
+    """A command of `layerscope study` for a study."""
+    return shlex.join([*PROGRAM, "study", verb, "--name", name])
+
+
+def train_command(file: str) -> str:
+    """The command that repeats a configuration file."""
+    return shlex.join([*PROGRAM, "train", "--config", file])
