@@ -43,15 +43,18 @@ class StudyConfig(Options):
     rung: str = "anneal:0.3"
     """What a trial is judged by on its way: anneal:EPOCHS (a copy of the weights with the learning
     rate brought down to zero), cycle (short complete runs before it), plain, or none."""
-    rungs: str = "1/9"
+    rungs: str = "1/18"
     """Where: shares of the run, separated by commas, e.g. 1/9 or 0.1,0.3."""
-    rung_least_steps: int = Field(50, ge=1)
+    rung_least_steps: int = Field(25, ge=1)
     """No rung before so many optimizer steps: fewer show how a network starts, not what it comes
     to, and large batches take few."""
     rung_score: Literal["loss", "accuracy"] = "loss"
     """What is compared there: validation loss, which is the finer figure, or accuracy."""
-    reduction: int = Field(2, ge=2)
+    reduction: int = Field(3, ge=2)
     """halving, hyperband: one trial in so many goes on from a rung."""
+    bootstrap: int = Field(3, ge=0)
+    """halving, hyperband: the first trials at a rung, which only show what is usual there: they end
+    at it."""
     pruner: str = "halving"
     """halving, hyperband, median, threshold:VALUE (of the score: by loss and for accuracy it is
     exp(-loss)), or none."""

@@ -49,10 +49,14 @@ def _make(options: StudyConfig) -> BasePruner:
     kind, _, bound = options.pruner.partition(":")
     match kind:
         case "halving":
-            return SuccessiveHalvingPruner(min_resource=1, reduction_factor=options.reduction)
+            return SuccessiveHalvingPruner(
+                min_resource=1,
+                reduction_factor=options.reduction,
+                bootstrap_count=_bootstrap(options),
+            )
         case "hyperband":
             most = resource(len(options.plan.shares), options)
-            return HyperbandPruner(1, most, options.reduction)
+            return HyperbandPruner(1, most, options.reduction, _bootstrap(options))
         case "median":
             return MedianPruner()
         case "threshold":
@@ -60,3 +64,9 @@ def _make(options: StudyConfig) -> BasePruner:
             minimises = options.objective == "loss"
             return ThresholdPruner(upper=worst) if minimises else ThresholdPruner(lower=worst)
     return NopPruner()
+
+
+def _bootstrap(options: StudyConfig) -> int:
+    """Fewer in a study of few trials, which would else train none to its end; and none where the
+    first trial is what the range test suggests."""
+    return 0 if options.lr_prior else min(options.bootstrap, options.trials // 5)

@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 @click.command()
-@click.option("--configs", default=48)
+@click.option("--configs", default=96)
 @click.option("--seed", default=2, help="Of the configurations.")
 @click.option("--studies", default=100, help="Study seeds that are replayed.")
 @click.option("--curves", type=click.Path(path_type=Path), default=RESULTS / "pruning_curves.jsonl")

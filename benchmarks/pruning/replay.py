@@ -18,6 +18,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
 from benchmarks.pruning.curves import Curve
+from pipelines.config import RunConfig
 from search.config import StudyConfig
 from search.pruners import resource, rung_score
 
@@ -82,7 +83,8 @@ def rungs_of(curve: Curve, options: StudyConfig) -> list[Score]:
     kind = plan.text
     rows = {row["share"]: row for row in curve["cycles" if kind == "cycle" else "rungs"]}
     scores = []
-    for rung in plan.rungs(10**6):
+    steps = round(curve["samples"] / curve["config"].get("batch_size", RunConfig().batch_size))
+    for rung in plan.rungs(steps, options.rung_least_steps):
         row = next((row for share, row in rows.items() if math.isclose(share, rung.share)), None)
         value, aside = math.nan, 0
         if row is not None:

@@ -91,23 +91,25 @@ def strategies() -> list[Strategy]:
 OTHERS: tuple[dict[str, Any], ...] = (
     {"rung": "plain"},
     {"rung": "plain", "rung_score": "accuracy"},
-    {"rung": "cycle"},
+    {"rung": "cycle", "rungs": "1/9"},
     {"rung": "anneal:0.1"},
     {"rung_score": "accuracy"},
-    {"reduction": 3},
-    {"rungs": "1/18"},
+    {"bootstrap": 0},
+    {"reduction": 2, "bootstrap": 0},
+    {"reduction": 2, "bootstrap": 0, "rungs": "1/9"},
+    {"rungs": "1/9"},
     {"rungs": "1/6"},
     {"rungs": "1/9,1/3"},
-    {"rungs": "1/18,1/6", "reduction": 3},
+    {"rungs": "1/18,1/6"},
     {"pruner": "median"},
-    {"pruner": "hyperband", "rungs": "1/9,1/3"},
+    {"pruner": "hyperband", "rungs": "1/18,1/6"},
 )
 
 
 def _ours(options: StudyConfig, name: str = "") -> Strategy:
     shown = (
-        f"{options.pruner} (1 in {options.reduction}) by {options.rung_score}, {options.rung} at "
-        f"{options.rungs}"
+        f"{options.pruner} (1 in {options.reduction}, {options.bootstrap} first) by "
+        f"{options.rung_score}, {options.rung} at {options.rungs}"
     )
     scores: Callable[[Curve], Sequence[Score]] = partial(rungs_of, options=options)
     name = f"{name}: {shown}" if name else shown

@@ -30,8 +30,10 @@ from search.config import StudyConfig
 
 __all__: list[str] = []
 
-WHOLE = 1000
+WHOLE = 100_000
 """Samples of a run."""
+ASIDE = 1000
+NINTH = StudyConfig(rungs="1/9", reduction=2, bootstrap=0, health="none")
 
 
 def figures(accuracy: float) -> list[float]:
@@ -40,17 +42,17 @@ def figures(accuracy: float) -> list[float]:
 
 
 def curve(final: float | None, score: float | None = None) -> Curve:
-    """A run that comes to ``final``; every rung and cycle of it says ``score``, at 10 samples."""
+    """A run that comes to ``final``; every rung and cycle says ``score``, at ASIDE samples."""
     score = (0.0 if final is None else final) if score is None else score
     kinds = ["plain", *(f"anneal:{length}" for length in LENGTHS)]
-    row = {kind: [*figures(score), 0 if kind == "plain" else 10] for kind in kinds}
+    row = {kind: [*figures(score), 0 if kind == "plain" else ASIDE] for kind in kinds}
     return {
         "config": {"schedule": "one_cycle"},
         "samples": WHOLE,
         "final": None if final is None else figures(final),
         "epochs": [] if final is None else [figures(score) for _ in range(5)] + [figures(final)],
         "rungs": [{"share": share} | row for share in SHARES],
-        "cycles": [{"share": share, "cycle": [*figures(score), 10]} for share in CYCLES],
+        "cycles": [{"share": share, "cycle": [*figures(score), ASIDE]} for share in CYCLES],
     }
 
 
@@ -85,7 +87,7 @@ def test_without_pruning_it_costs_the_trials_up_to_the_good_one(seed: int) -> No
 def test_a_perfect_score_prunes_the_bad() -> None:
     """At a ninth of a run: all but the good one cost a ninth, and what the annealing took."""
     perfect = Strategy(
-        "perfect", partial(rungs_of, options=StudyConfig()), lambda: ThresholdPruner(lower=0.88)
+        "perfect", partial(rungs_of, options=NINTH), lambda: ThresholdPruner(lower=0.88)
     )
     found = replay(curves(lambda final: 0.9 if final == GOOD else 0.5), perfect, 3)
     # Scores are exp(-loss): 0.9 and 0.5 are 0.905 and 0.607.
@@ -96,7 +98,7 @@ def test_a_perfect_score_prunes_the_bad() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_halving_by_the_truth_is_cheaper_than_by_its_opposite(seed: int) -> None:
-    options = StudyConfig(health="none")
+    options = NINTH
 
     def strategy() -> Strategy:
         pruner = partial(SuccessiveHalvingPruner, min_resource=1, reduction_factor=2)
@@ -110,9 +112,7 @@ def test_halving_by_the_truth_is_cheaper_than_by_its_opposite(seed: int) -> None
 
 
 def test_a_study_that_never_finds_gives_up() -> None:
-    hopeless = Strategy(
-        "all", partial(rungs_of, options=StudyConfig()), lambda: ThresholdPruner(lower=2.0)
-    )
+    hopeless = Strategy("all", partial(rungs_of, options=NINTH), lambda: ThresholdPruner(lower=2.0))
     outcome = replay(curves(), hopeless, 0)
     assert (outcome.found, outcome.trials, outcome.complete) == (False, 400, 0)
     assert outcome.runs == pytest.approx(400 * (1 / 9 + 0.01))
@@ -157,8 +157,8 @@ def test_a_run_that_diverged_has_the_accuracy_of_guessing_and_is_not_found() -> 
 def test_a_score_that_is_no_number_ends_the_trial(pruner: Callable[[], Any]) -> None:
     broken = curve(0.6)
     for row in broken["rungs"]:
-        row["anneal:0.3"] = [0.1, math.nan, 10]
-    strategy = Strategy("nan", partial(rungs_of, options=StudyConfig()), pruner)
+        row["anneal:0.3"] = [0.1, math.nan, ASIDE]
+    strategy = Strategy("nan", partial(rungs_of, options=NINTH), pruner)
     for seed in range(4):
         outcome = replay([broken, curve(0.5)], strategy, seed)
         # The best is never complete, so the study goes on to its end.
@@ -170,7 +170,7 @@ def test_a_score_that_is_no_number_ends_the_trial(pruner: Callable[[], Any]) -> 
 def test_a_run_that_diverged_before_its_rung_is_hopeless_there() -> None:
     gone = curve(None)
     gone["rungs"] = gone["rungs"][:1]  # only that at 1/18 was reached
-    (score,) = rungs_of(gone, StudyConfig())
+    (score,) = rungs_of(gone, NINTH)
     assert math.isnan(score.value)
     assert (score.share, score.aside) == (1 / 9, 0)
 
@@ -182,14 +182,14 @@ def test_scores_of_rungs_are_those_that_trials_report() -> None:
     one = curve(0.8, 0.7)
     options = StudyConfig(rungs="1/9,1/3", reduction=3)
     assert [(s.resource, s.share, s.aside) for s in rungs_of(one, options)] == [
-        (1, 1 / 9, 10),
-        (3, 1 / 3, 10),
+        (1, 1 / 9, ASIDE),
+        (3, 1 / 3, ASIDE),
     ]
     assert {s.value for s in rungs_of(one, options)} == {math.exp(-(1 - 0.7))}
     plain = StudyConfig(rung="plain", rung_score="accuracy")
     assert [(s.value, s.aside) for s in rungs_of(one, plain)] == [(0.7, 0)]
     cycle = StudyConfig(rung="cycle", rungs="1/9,1/3")
-    assert [(s.share, s.aside) for s in rungs_of(one, cycle)] == [(0.0, 10), (0.0, 10)]
+    assert [(s.share, s.aside) for s in rungs_of(one, cycle)] == [(0.0, ASIDE), (0.0, ASIDE)]
 
 
 def test_scores_of_epochs_leave_the_last_one_out() -> None:

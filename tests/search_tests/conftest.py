@@ -46,7 +46,7 @@ def defined() -> Callable[..., StudyDefinition]:
         base: dict[str, Any] | None = None,
         **options: Any,
     ) -> StudyDefinition:
-        config = StudyConfig(**({"name": "study", "rung_least_steps": 1} | options))
+        config = StudyConfig(**({"name": "study", "rung_least_steps": 1, "bootstrap": 0} | options))
         return StudyDefinition(
             RunConfig(**(SMALL | (base or {}))),
             config,

@@ -69,7 +69,7 @@ def test_an_unknown_option_has_a_suggestion() -> None:
 @pytest.mark.parametrize("rung", ["anneal:0.3", "plain", "none"])
 def test_hyperband_needs_more_than_one_rung(rung: str) -> None:
     assert refusal(pruner="hyperband", rung=rung) == (
-        "pruner=hyperband needs two rungs or more; rungs=1/9 is one, try rungs=1/9,1/3"
+        "pruner=hyperband needs two rungs or more; rungs=1/18 is one, try rungs=1/9,1/3"
     )
     assert StudyConfig(pruner="hyperband", rungs="1/9,1/3", rung=rung).pruner == "hyperband"
 
@@ -97,7 +97,7 @@ def test_rungs_are_written_one_way() -> None:
 
 
 def test_the_plan_is_that_of_the_options() -> None:
-    assert StudyConfig().plan == RungPlan("anneal", (1 / 9,), 0.3)
+    assert StudyConfig().plan == RungPlan("anneal", (1 / 18,), 0.3)
     assert StudyConfig(rung="cycle", rungs="0.1,0.3").plan == RungPlan("cycle", (0.1, 0.3))
 
 

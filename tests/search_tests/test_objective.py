@@ -86,7 +86,7 @@ def test_rungs_are_scored_and_kept(defined: Defined) -> None:
     assert [rung["share"] for rung in rungs] == [0.25, 0.5]
     # One report at each rung; it grows as the loss falls, since accuracy is to be maximised.
     scores = [math.exp(-rung["loss"]) for rung in rungs]
-    assert trial.intermediate_values == pytest.approx({1: scores[0], 2: scores[1]})
+    assert trial.intermediate_values == pytest.approx({1: scores[0], 3: scores[1]})
     assert trial.user_attrs["aside_samples"] == sum(rung["samples"] for rung in rungs) > 0
     assert run.data.metrics["rung/accuracy"] == rungs[1]["accuracy"]
 

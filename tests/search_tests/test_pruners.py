@@ -60,7 +60,7 @@ def kept(options: StudyConfig, scores: Sequence[float]) -> list[float]:
 @pytest.mark.parametrize("reduction", [2, 3, 4])
 @pytest.mark.parametrize(("objective", "sign"), [("accuracy", 1), ("loss", -1)])
 def test_halving_keeps_one_in_so_many(objective: str, sign: int, reduction: int) -> None:
-    options = StudyConfig(objective=objective, reduction=reduction, health="none")
+    options = StudyConfig(objective=objective, reduction=reduction, bootstrap=0, health="none")
     shuffled = random.Random(0).sample([i / 120 for i in range(120)], 120)
     expected = [
         score
@@ -74,13 +74,22 @@ def test_halving_keeps_one_in_so_many(objective: str, sign: int, reduction: int)
 
 
 def test_halving_keeps_every_new_best() -> None:
-    options = StudyConfig(health="none")
+    options = StudyConfig(bootstrap=0, health="none")
     assert kept(options, RISING) == RISING
     assert kept(options.model_copy(update={"objective": "loss"}), FALLING) == FALLING
 
 
+@pytest.mark.parametrize(
+    ("trials", "prior", "first"), [(20, False, 3), (10, False, 2), (4, False, 0), (20, True, 0)]
+)
+def test_the_first_only_show_what_is_usual(trials: int, prior: bool, first: int) -> None:
+    """None of them in a study of few trials, nor where the first is the range test's."""
+    options = StudyConfig(trials=trials, lr_prior=prior, health="none")
+    assert kept(options, RISING[:6]) == RISING[first:6]
+
+
 def test_halving_goes_on_at_the_next_rung() -> None:
-    options = StudyConfig(rungs="1/9,1/3", health="none")
+    options = StudyConfig(rungs="1/9,1/3", reduction=2, bootstrap=0, health="none")
     # Good at the first rung and bad at the second, where it meets those that the first has kept.
     assert pruned(options, [[0.5, 0.5]] * 4 + [[0.9, 0.1]]) == [None] * 4 + [1]
     assert pruned(options, [[0.5, 0.5]] * 4 + [[0.1, 0.9]]) == [None] * 4 + [0]
@@ -116,7 +125,9 @@ def test_median_keeps_what_is_no_worse_than_half() -> None:
 
 
 def test_hyperband_starts_some_trials_at_later_rungs() -> None:
-    options = StudyConfig(pruner="hyperband", rungs="1/9,1/3", health="none")
+    options = StudyConfig(
+        pruner="hyperband", rungs="1/9,1/3", reduction=2, bootstrap=0, health="none"
+    )
     worse_and_worse = [[-number, -number] for number in range(200)]
     ends = pruned(options, worse_and_worse)
     assert {0, 1, None} == set(ends)
@@ -147,7 +158,7 @@ def test_none_prunes_nothing() -> None:
     ],
 )
 def test_health_comes_before_every_pruner(pruner: str, kind: type) -> None:
-    options = StudyConfig(pruner=pruner, rungs="1/9,1/3")
+    options = StudyConfig(pruner=pruner, rungs="1/9,1/3", bootstrap=0)
     assert isinstance(make_pruner(options.model_copy(update={"health": "none"})), kind)
     study = optuna.create_study(direction="maximize", pruner=make_pruner(options))
     assert isinstance(study.pruner, HealthPruner)
