@@ -77,7 +77,7 @@ class Objective:
             free_memory()
             trial.set_user_attr("infeasible", str(misfit))
             trial.set_constraint(MEMORY, 1.0)
-            values = self._values_of_guessing(misfit)
+            values = self._values_of_guessing()
         except TrialStopped as stopped:
             self.failures = 0
             trial.set_user_attr("reason", str(stopped))
@@ -111,31 +111,31 @@ class Objective:
 
     def _fit(self, trial: Trial, config: RunConfig, opened: TrackedRun) -> FitResult:
         """Train and judge; what a search takes for an outcome comes out as TrialStopped."""
-        judge = None
         try:
-            setup = prepare(config, self._shared.data)
-            judge = Judge(trial, self._shared.definition.options, setup, opened.sink)
-            result = train(
-                setup,
-                opened.directory,
-                [judge],
-                opened.sink,
-                test=False,
-                announce=judge.announce,
-            )
+            return self._judged(trial, config, opened)
         except NonFiniteLoss as error:
             raise TrialStopped(f"diverged: {error}") from None
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = (
-                f"batch_size={config.batch_size} with model={config.model} does not fit into memory"
-            )
-        else:
-            judge.conclude(result)
-            return result
-        # Out of the handler: the error's traceback holds what must be given back.
-        raise _DoesNotFit(reason)
+        # Out of the handler: the error's traceback holds the network, which must be given back.
+        raise _DoesNotFit(
+            f"batch_size={config.batch_size} with model={config.model} does not fit into memory"
+        )
+
+    def _judged(self, trial: Trial, config: RunConfig, opened: TrackedRun) -> FitResult:
+        setup = prepare(config, self._shared.data)
+        judge = Judge(trial, self._shared.definition.options, setup, opened.sink)
+        result = train(
+            setup,
+            opened.directory,
+            [judge],
+            opened.sink,
+            test=False,
+            announce=judge.announce,
+        )
+        judge.conclude(result)
+        return result
 
     def _run_of(self, trial: Trial) -> AbstractContextManager[TrackedRun]:
         study = trial.study.study_name
@@ -165,7 +165,7 @@ class Objective:
         seconds = sum(epoch.seconds for epoch in result.history)
         return self._chosen(result.valid.accuracy, result.valid.loss, seconds)
 
-    def _values_of_guessing(self, _misfit: _DoesNotFit) -> float | tuple[float, ...]:
+    def _values_of_guessing(self) -> float | tuple[float, ...]:
         """The value that a network has which knows nothing: no sampler is drawn to it."""
         classes = self._shared.data.num_classes
         return self._chosen(1 / classes, math.log(classes), 0.0)

@@ -72,7 +72,7 @@ def test_the_storage_keeps_plain_json() -> None:
     value = json.loads(default().to_json())
     assert value["version"] == 1
     assert value["config"]["lr_max"] == 0.01
-    assert value["study"]["rungs"] == "1/9"
+    assert value["study"]["rungs"] == "1/18"
     assert value["space"]["dimensions"]["lr_max"] == "log:0.0003:0.3"
     assert value["prior"] is None
 
