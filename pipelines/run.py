@@ -100,8 +100,10 @@ def prepare(config: RunConfig, data: ImageData | None = None) -> Setup:
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    data = data or load_dataset(config)
-    check_batch_size(config, data)
+    if data is None:
+        data = load_dataset(config)
+    else:
+        check_batch_size(config, data)
     torch.manual_seed(config.seed)
     model = build_model(config, data.image_shape, data.num_classes).to(device)
     if config.channels_last:

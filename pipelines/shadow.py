@@ -43,22 +43,19 @@ class Shadow:
     """Trains copies of a run's network; weights, optimizer, data order and random states of the run
     stay bit-identical to those of a run without a shadow.
 
-    Make it before the run starts, while the model has no hooks and its first weights. It takes the
-    memory of one more model with its optimizer.
+    Make it before the run starts, while the model has no hooks. It takes the memory of one more
+    model with its optimizer.
     """
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._model = copy.deepcopy(setup.model)
-        # The first weights, which `cycle` starts from.
-        self._first = [tensor.detach().clone() for tensor in _tensors(setup.model)]
 
     def anneal(self, fit: Fit, steps: int) -> ShadowResult:
         """From the run's weights and optimizer, bring the learning rate down to zero in ``steps``.
 
         It falls on a straight line from its present value; momentum rises to ``momentum_max``.
         """
-        _copy(_tensors(self._setup.model), self._model)
         step = self._new_step()
         step.optimizer.load_state_dict(copy.deepcopy(fit.optimizer.state_dict()))
         if fit.scaler is not None:
@@ -73,13 +70,17 @@ class Shadow:
         return self._train(step, steps, falling, f"anneal {fit.step}")
 
     def cycle(self, steps: int) -> ShadowResult:
-        """From the run's first weights, train by the run's schedule shortened to ``steps``."""
-        _copy(self._first, self._model)
+        """From the run's weights, train by the run's whole schedule, shortened to ``steps``.
+
+        Asked before the run's first step, it is a short run of its own.
+        """
         schedule: Schedule = make_schedule(self._setup.config, steps)
         return self._train(self._new_step(), steps, schedule, f"cycle {steps}")
 
     def _new_step(self) -> TrainStep:
+        """The run's weights in the copy, and a new optimizer for them."""
         setup = self._setup
+        _copy(setup.model, self._model)
         optimizer = make_optimizer(self._model, setup.config)
         return TrainStep(self._model, optimizer, setup.device, setup.step_options)
 
@@ -117,7 +118,7 @@ def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     return chain(model.parameters(), model.buffers())
 
 
-def _copy(source: Iterator[torch.Tensor] | list[torch.Tensor], model: nn.Module) -> None:
+def _copy(source: nn.Module, target: nn.Module) -> None:
     with torch.no_grad():
-        for own, other in zip(_tensors(model), source, strict=True):
+        for own, other in zip(_tensors(target), _tensors(source), strict=True):
             own.copy_(other)

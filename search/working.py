@@ -37,7 +37,7 @@ def work(
 ) -> None:
     """Join a study that exists; ``local``: this machine's own options (data_dir, device, threads).
 
-    Where there is a console, it is told of each trial.
+    ``console`` is told of each trial.
 
     Raises BadTracking: the storage, the study, or its run in MLflow is not to be had here; what
     ``Worker.run`` raises.
@@ -49,9 +49,7 @@ def work(
     definition = StudyDefinition.of(study).on_this_machine(local)
     parent = MlflowRun.known(study.user_attrs[MLFLOW_RUN])
     data = load_dataset(definition.base)
-    if console is None:
-        work_on(storage, definition, parent, data)
-        return
+    console = console or Console(quiet=True)
     console.print(f"study {name}: {counts(study.get_trials(deepcopy=False)).text()}")
 
     def tell(trial: FrozenTrial) -> None:

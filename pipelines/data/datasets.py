@@ -19,24 +19,12 @@ from pipelines.data.sources import read_source
 from tracking.errors import BadDataset, BadOption
 
 __all__ = [
-    "DATA_OPTIONS",
     "ImageData",
     "channel_statistics",
     "check_batch_size",
     "load_dataset",
     "seeded",
 ]
-
-# What decides which images a run sees: runs that agree in these can share them.
-DATA_OPTIONS = (
-    "dataset",
-    "data_dir",
-    "image_size",
-    "valid_fraction",
-    "test_fraction",
-    "train_limit",
-    "seed",
-)
 
 TEST_SEED = 1797
 DIGEST_LENGTH = 16
