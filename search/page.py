@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from optuna.trial import FrozenTrial
-from plotly.offline import get_plotlyjs
 
 import tracking
 from pipelines.config import RunConfig
@@ -22,6 +21,7 @@ from search.outcome import Counts, best_few, counts, retried_numbers, trial_stat
 from search.plot_kinds import Snapshot
 from search.to_type import study_command, train_command
 from search.trial_text import as_result, as_value, end_of, note, number_of, results, utc
+from tracking.pages import packed_plotly, page_environment
 from tracking.report_charts import packed, short
 from tracking.report_text import as_date, as_duration
 
@@ -100,7 +100,7 @@ def render(page: StudyPage, shot: Snapshot) -> str:
             page=page,
             charts=charts,
             data=packed(json.dumps([list(chart.figures) for chart in charts])),
-            plotly=_plotly(),
+            plotly=packed_plotly(),
             style=SHARED_STYLE.read_text("utf-8") + (PAGE / "style.css").read_text("utf-8"),
             script=(PAGE / "page.js").read_text("utf-8"),
             version=tracking.__version__,
@@ -111,20 +111,8 @@ def render(page: StudyPage, shot: Snapshot) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"date": as_date, "short": short}
-    return environment
-
-
-@cache
-def _plotly() -> str:
-    return packed(get_plotlyjs())
+    filters: dict[str, Callable[..., str]] = {"date": as_date, "short": short}
+    return page_environment(PAGE, filters)
 
 
 def _state(count: Counts, target: int) -> str:

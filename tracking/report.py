@@ -8,17 +8,17 @@ plotly.js, which travels inside the page. A further section is a further file un
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
+from jinja2 import Environment
 
 from tracking import __version__
-from tracking.report_charts import MOST_LAYERS, chart_data, packed, short, spaced
+from tracking.pages import packed_plotly, page_environment
+from tracking.report_charts import MOST_LAYERS, chart_data, short, spaced
 from tracking.report_data import RunReport
 from tracking.report_text import (
     as_date,
@@ -84,7 +84,7 @@ def render(report: RunReport) -> str:
             rows=ROWS,
             sections=SECTIONS,
             data=chart_data(report),
-            plotly=_plotly(),
+            plotly=packed_plotly(),
             style=(PAGE / "style.css").read_text(encoding="utf-8"),
             script=(PAGE / "page.js").read_text(encoding="utf-8"),
             version=__version__,
@@ -95,14 +95,7 @@ def render(report: RunReport) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "date": as_date,
         "duration": as_duration,
         "listing": _listing,
@@ -111,12 +104,7 @@ def _environment() -> Environment:
         "short": short,
         "times": _times,
     }
-    return environment
-
-
-@cache
-def _plotly() -> str:
-    return packed(get_plotlyjs())
+    return page_environment(PAGE, filters)
 
 
 def _versions(report: RunReport) -> list[str]:
