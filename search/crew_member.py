@@ -19,11 +19,12 @@ def main() -> None:
     """Work on the study that the first argument names; the exit code is that of the command."""
     # Nothing has begun yet, and an interrupted import is a page of text.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # Before the imports: a library that is the first to do this chooses what is shown.
+    logging.basicConfig(format="%(name)s: %(message)s")
     from search.working import work
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_the_crew, daemon=True).start()
-    logging.basicConfig(format="%(name)s: %(message)s")
     order = json.loads(sys.argv[1])
     try:
         work(order["name"], storage_url(), order["local"])

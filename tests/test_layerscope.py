@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import optuna
 import pytest
 
 import layerscope
@@ -129,6 +130,22 @@ def test_nothing_heavy_is_imported_for_help_or_a_refusal(line: str, loaded: str,
     )
     assert result.stderr.splitlines()[-1] == loaded
     assert result.returncode == code
+
+
+def test_whoever_looks_at_a_study_waits_neither_for_torch_nor_for_mlflow(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    optuna.create_study(storage=storage, study_name="S")
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE, "study", "status", "--name", "T", "--storage", storage],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    refusal, loaded = result.stderr.splitlines()
+    assert refusal.startswith("error: no study 'T' in the storage; it has S.")
+    assert not {"torch", "mlflow", "matplotlib", "sklearn"} & set(loaded.split())
+    assert result.returncode == 2
 
 
 # -- how it ends --

@@ -6,19 +6,21 @@ import json
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mlflow.pytorch
+import mlflow
 import numpy as np
 import numpy.typing as npt
-import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
-from torch import nn
 
 from tracking.mlflow_run import MlflowRun
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["log_model", "register_model"]
 
@@ -37,6 +39,8 @@ def log_model(
     batch is free when the model is served. The model must be on the CPU and in evaluation mode.
     Raises what MLflow raises: the store is away, or the model cannot be exported.
     """
+    import torch
+
     with torch.no_grad():
         output = model(torch.from_numpy(example)).numpy()
     signature = ModelSignature(
@@ -53,6 +57,8 @@ def log_model(
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's and torch's own making
+        # MLflow imports mlflow.pytorch when it is used first, here. With it comes Lightning, where
+        # that is installed: seconds, which runs that log no model are spared.
         if run is None:
             mlflow.pytorch.save_model(path=str(folder), **settings)
             return None

@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
-from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -132,6 +131,9 @@ def _client(uri: str) -> MlflowClient:
         if kind == "sqlite":
             # As MLflow does, since SQLite makes a file but no folder for it.
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        # SQLAlchemy and Alembic, which a server's client does without.
+        from mlflow.store.db.utils import create_sqlalchemy_engine
+
         engine = create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]
         try:
             with engine.connect() as connection:

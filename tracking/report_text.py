@@ -8,10 +8,13 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tracking.diagnosis.text import advice
 from tracking.records import Finding
-from tracking.report_data import RunFacts, RunReport
+
+if TYPE_CHECKING:  # a study's tables have figures in words, too, and need not import torch
+    from tracking.report_data import RunFacts, RunReport
 
 __all__ = [
     "Figure",

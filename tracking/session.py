@@ -11,10 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
-from torch import nn
+from typing import TYPE_CHECKING
 
 from tracking import __version__
 from tracking.deliveries import Deliveries
@@ -30,6 +27,11 @@ from tracking.run_folders import (
     remove_run_folder,
 )
 from tracking.spool import SpoolInUse
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import nn
 
 __all__ = ["TrackedRun", "tracked", "tracked_run", "why_ended"]
 

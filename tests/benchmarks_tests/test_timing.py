@@ -38,7 +38,7 @@ def test_variants_take_turns_in_alternating_order_and_the_warm_up_is_left_out() 
 def test_a_variant_may_have_several_figures() -> None:
     figures: Figures = {"training": 2.0, "whole run": 3.0}
     variants: dict[str, Callable[[], float | Figures]] = {"a": lambda: figures, "b": lambda: 1.0}
-    series = interleaved(variants, rounds=1)
+    series = interleaved(variants, rounds=1, warm_up=0)
     assert series == {"a: training": [2.0], "a: whole run": [3.0], "b": [1.0]}
 
 

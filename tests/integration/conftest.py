@@ -119,3 +119,9 @@ def server(
 def patience() -> float:
     """How many seconds a test waits for what must come, at the most."""
     return PATIENCE
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the pictures out of a study's report; they take longer than a small study's trials."""
+    monkeypatch.setattr("search.report.save_plots", lambda shot, folder: ([], {}))

@@ -1,4 +1,7 @@
-"""One rank of a training by several processes: python rank.py FOLDER RANK WORLD [FAILING_STEP]."""
+"""One rank of two trainings by several processes: python rank.py FOLDER RANK WORLD.
+
+The first one, in FOLDER/well, goes well. In the second one, in FOLDER/ill, the last rank fails.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from tracking.hyperparameters import Recorder
 __all__ = ["STEPS", "Net", "batches", "record"]
 
 STEPS = 21
+FAILS_AT = 10
 SHARES = (5, 3)
 """Samples of each rank in a batch of 8."""
 
@@ -72,16 +76,22 @@ def record(folder: Path, share: slice, fails_at: int = -1, every: str = "1") -> 
             stats.step()
 
 
-def main() -> None:
+def train(folder: Path, rank: int, world: int, fails_at: int, every: str) -> None:
     """Join the others, train, and leave."""
-    folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    every, fails_at = sys.argv[4], int(sys.argv[5])
+    folder.mkdir(exist_ok=True)
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=world)
     first = sum(SHARES[:rank])
     try:
-        record(folder, slice(first, first + SHARES[rank]), fails_at if rank else -1, every)
+        record(folder, slice(first, first + SHARES[rank]), fails_at, every)
     finally:
         dist.destroy_process_group()
+
+
+def main() -> None:
+    """Both trainings, one after the other."""
+    folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    train(folder / "well", rank, world, -1, "1")
+    train(folder / "ill", rank, world, FAILS_AT if rank == world - 1 else -1, "2")
 
 
 if __name__ == "__main__":

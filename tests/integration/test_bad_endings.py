@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -101,42 +102,61 @@ def test_a_range_test_without_a_suggestion(command: Command) -> None:
     }
 
 
+LONG = ["train", *SMALL, "--epochs", "5000"]
+
+
+def test_sigterm_ends_the_run_as_killed_with_its_records(command: Command, tmp_path: Path) -> None:
+    before = runs()
+    over = threading.Event()
+
+    def terminate() -> None:
+        while not over.wait(0.2):
+            begun = [run for run_id, run in runs().items() if run_id not in before]
+            if any("valid/loss" in run.data.metrics for run in begun):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    try:
+        code, out, err = command(*LONG)
+    finally:
+        over.set()
+        thread.join()
+    assert (code, err) == (143, "")
+    assert_killed(the_run_since(before), "SIGTERM", out, tmp_path)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code", "told"),
-    [(signal.SIGINT, 130, "\ninterrupted\n"), (signal.SIGTERM, 143, "")],
-    ids=["SIGINT", "SIGTERM"],
-)
-def test_a_signal_ends_the_run_as_killed_with_its_records(
-    command: Command, tmp_path: Path, number: signal.Signals, code: int, told: str
-) -> None:
+def test_sigint_ends_the_process_and_its_run(command: Command, tmp_path: Path) -> None:
+    """In a process of its own, with all that happens at its end."""
     before = runs()
     with subprocess.Popen(
-        [sys.executable, SCRIPT, "train", *SMALL, "--epochs", "5000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, SCRIPT, *LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         watchdog = threading.Timer(PATIENCE, process.kill)
         watchdog.start()
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
         assert any(line.startswith("epoch") for line in lines)
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate()
         watchdog.cancel()
-    assert process.returncode == code
-    assert err == told
-    run = the_run_since(before)
+    assert (process.returncode, err) == (130, "\ninterrupted\n")
+    assert_killed(the_run_since(before), "SIGINT", out, tmp_path)
+
+
+def assert_killed(run: Run, name: str, out: str, folder: Path) -> None:
+    """The run says what ended it, and has its records up to then."""
     assert run.info.status == "KILLED"
     assert run.data.tags["layerscope.state"] == "killed"
-    assert number.name in run.data.tags["layerscope.reason"]
+    assert name in run.data.tags["layerscope.reason"]
     assert f"run {run.info.run_id}\n" in out
-    steps = table(run, "hyperparameters/steps.parquet", tmp_path)
+    steps = table(run, "hyperparameters/steps.parquet", folder)
     done = len(set(steps["step"].to_pylist()))
     assert 4 <= done < 5000 * 4
-    stats = table(run, "activations/stats.parquet", tmp_path)
+    stats = table(run, "activations/stats.parquet", folder)
     # The signal may have come between the layers' outputs and the optimizer's step, or after it.
     assert abs(len(set(stats["step"].to_pylist())) - done) <= 1
     assert history(sqlite_store(), run.info.run_id, "valid/loss")
-    assert names_in(tmp_path / "records") == []
+    assert names_in(folder / "records") == []

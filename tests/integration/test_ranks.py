@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,12 +20,21 @@ __all__: list[str] = []
 ROOT = Path(__file__).parents[2]
 
 
-def two_ranks(folder: Path, every: str = "1", fails_at: int = -1) -> list[tuple[int, str]]:
-    """Exit code and standard error of both processes."""
-    folder.mkdir()
+@dataclass(frozen=True)
+class TwoRanks:
+    """What both processes have left and said: in their second training one of them fails."""
+
+    folder: Path
+    ended: list[tuple[int, str]]
+    """Exit code and standard error of each."""
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> TwoRanks:
+    folder = tmp_path_factory.mktemp("ranks")
     processes = [
         subprocess.Popen(
-            [sys.executable, rank.__file__, str(folder), str(index), "2", every, str(fails_at)],
+            [sys.executable, rank.__file__, str(folder), str(index), "2"],
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
@@ -32,7 +42,8 @@ def two_ranks(folder: Path, every: str = "1", fails_at: int = -1) -> list[tuple[
         for index in range(2)
     ]
     said = [process.communicate(timeout=120)[1] for process in processes]
-    return [(p.returncode, text) for p, text in zip(processes, said, strict=True)]
+    ended = [(p.returncode, text) for p, text in zip(processes, said, strict=True)]
+    return TwoRanks(folder, ended)
 
 
 def tables(folder: Path) -> tuple[pa.Table, pa.Table]:
@@ -55,11 +66,9 @@ def assert_equal(found: pa.Table, expected: pa.Table) -> None:
             assert row[name] == about, (name, row, wanted)
 
 
-def test_two_ranks_record_the_global_batch(tmp_path: Path) -> None:
-    record(tmp_path / "one", slice(0, 8))
-    for code, said in two_ranks(tmp_path / "two"):
-        assert code == 0, said
-    found, expected = tables(tmp_path / "two"), tables(tmp_path / "one")
+def test_two_ranks_record_the_global_batch(two_ranks: TwoRanks, tmp_path: Path) -> None:
+    record(tmp_path, slice(0, 8))
+    found, expected = tables(two_ranks.folder / "well"), tables(tmp_path)
     # Which layers a rank calls depends on its share of the batch.
     rare = pa.compute.not_equal(expected[0]["layer"].cast(pa.string()), "rare")
     kept = pa.compute.not_equal(found[0]["layer"].cast(pa.string()), "rare")
@@ -68,13 +77,13 @@ def test_two_ranks_record_the_global_batch(tmp_path: Path) -> None:
     assert_equal(found[1], expected[1])
 
 
-def test_rank_that_fails_leaves_the_other_with_its_own_rows(tmp_path: Path) -> None:
-    (well, said), (ill, cries) = two_ranks(tmp_path / "two", "2", fails_at=10)
+def test_rank_that_fails_leaves_the_other_with_its_own_rows(two_ranks: TwoRanks) -> None:
+    (well, said), (ill, cries) = two_ranks.ended
     assert ill == 1
     assert "this rank fails" in cries
     assert well == 0, said
     assert said.count("a rank has gone; from here on, records are of rank 0 alone") == 2
-    stats, steps = tables(tmp_path / "two")
+    stats, steps = tables(two_ranks.folder / "ill")
     sizes = dict(zip(steps["step"].to_pylist(), steps["batch_size"].to_pylist(), strict=True))
     assert list(sizes) == list(range(rank.STEPS))
     assert [sizes[step] for step in (0, 7, 8, 20)] == [8, 8, 5, 5]

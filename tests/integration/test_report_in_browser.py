@@ -40,12 +40,23 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def page_of_a_run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    report = read_report(facts(), run_folder(folder / "run"))
+    return write_report(report, folder / "report.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def open_page(browser: Browser, page_of_a_run: str) -> Page:
+    """For tests that leave it as they found it: wide, light, with every chart drawn."""
+    return whole(browser.page(page_of_a_run, 1440), 1440)
+
+
 @pytest.fixture
-def page_of_a_run(tmp_path: Path) -> str:
-    path = write_report(
-        read_report(facts(), run_folder(tmp_path / "run")), tmp_path / "report.html"
-    )
-    return path.as_uri()
+def page(open_page: Page) -> Page:
+    open_page.call("Page.bringToFront")  # nothing is drawn behind another page
+    return open_page
 
 
 def whole(page: Page, width: int) -> Page:
@@ -74,10 +85,7 @@ def test_every_chart_is_drawn_and_nothing_sticks_out(
     assert pixels.std() > 10
 
 
-def test_colours_follow_the_system_while_the_page_is_open(
-    browser: Browser, page_of_a_run: str
-) -> None:
-    page = whole(browser.page(page_of_a_run), 1440)
+def test_colours_follow_the_system_while_the_page_is_open(page: Page) -> None:
     light = page.evaluate(TICK)
     page.scheme("dark")
     page.wait_for(f"{TICK} !== '{light}'")
@@ -85,16 +93,12 @@ def test_colours_follow_the_system_while_the_page_is_open(
     page.wait_for(f"{TICK} === '{light}'")
 
 
-def test_pointing_at_a_cell_tells_steps_bin_and_count(browser: Browser, page_of_a_run: str) -> None:
-    page = whole(browser.page(page_of_a_run), 1440)
+def test_pointing_at_a_cell_tells_steps_bin_and_count(page: Page) -> None:
     cell = "document.querySelector('[data-chart=color_dim]').data[0].text[0][7]"
     assert page.evaluate(cell) == "step 7<br>activation 0 to 0.25<br>count 2"
 
 
-def test_layers_are_hidden_and_shown_in_all_curves_at_once(
-    browser: Browser, page_of_a_run: str
-) -> None:
-    page = whole(browser.page(page_of_a_run), 1440)
+def test_layers_are_hidden_and_shown_in_all_curves_at_once(page: Page) -> None:
     lines = "document.querySelectorAll('[data-chart=curve] .scatterlayer .trace').length"
     assert page.evaluate(lines) == 8
     page.evaluate("document.querySelector('.chip').click()")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.trial_queue import settled
@@ -23,6 +24,8 @@ from tests.integration.study_commands import TINY, all_runs, children, states, s
 from tests.mlflow_stores import names_in, sqlite_store
 
 __all__: list[str] = []
+
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 MODELS = '''
 import time
@@ -51,7 +54,7 @@ def broken(image_shape, classes):
     return net(image_shape, classes)
 '''
 SPACE = ["--space", "lr_max=log:1e-3:0.1", "--pruner", "none", "--sampler", "random"]
-SLOW = [*TINY, *SPACE, "--model", "study_models:net", "--epochs", "6"]
+SLOW = [*TINY, *SPACE, "--model", "study_models:net", "--epochs", "6", "--record", "false"]
 
 
 @pytest.fixture
@@ -100,12 +103,20 @@ def meanwhile(*steps: Callable[[], None]) -> Iterator[None]:
     assert not failures, failures
 
 
-def running(name: str) -> list[FrozenTrial]:
+def the_study(patience: float) -> Study:
+    """The study, when it is there. To open a storage takes longer than to look into it again."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return stored("S")
+        except Exception:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def running(study: Study) -> list[FrozenTrial]:
     """Trials that train now: their runs in MLflow have begun."""
-    try:
-        trials = stored(name).get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    except Exception:  # the study is not there yet
-        return []
+    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return [trial for trial in trials if "mlflow_run_id" in trial.user_attrs]
 
 
@@ -113,7 +124,7 @@ def until(what: Callable[[], bool], patience: float) -> None:
     deadline = time.monotonic() + patience
     while not what():
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def worker_of(trial: FrozenTrial) -> int:
@@ -134,18 +145,20 @@ def test_workers_killed_and_interrupted(
     def kill_one() -> None:
         until((place / "layerscope.db").exists, patience)
         hold.touch()
-        until(lambda: len(running("S")) == 2, patience)
-        victims.append(running("S")[0])
+        study = the_study(patience)
+        until(lambda: len(running(study)) == 2, patience)
+        victims.append(running(study)[0])
         assert worker_of(victims[0]) != os.getpid()
         os.kill(worker_of(victims[0]), signal.SIGKILL)
 
     def interrupt() -> None:
         # The other worker ends its trial and takes the dead one's, in place of the replacement,
         # which is being started when the signal comes.
+        study = the_study(patience)
         hold.unlink()
-        until(lambda: "COMPLETE" in states("S"), patience)
+        until(lambda: any(t.state == TrialState.COMPLETE for t in study.trials), patience)
         hold.touch()
-        until(lambda: any("retry_of" in t.user_attrs for t in running("S")), patience)
+        until(lambda: any("retry_of" in t.user_attrs for t in running(study)), patience)
         os.kill(os.getpid(), signal.SIGINT)
 
     with meanwhile(kill_one, interrupt):
@@ -156,7 +169,8 @@ def test_workers_killed_and_interrupted(
     assert code == 130, err
     assert "stopped; to go on: python layerscope.py study run --name S" in out
     assert "was ended (SIGKILL); another one takes its place" in caplog.text
-    assert err.strip() == "interrupted"
+    died = f"layerscope: trial {victims[0].number}: its worker died (no sign of life for 3 s)"
+    assert err == f"{died}\n\ninterrupted\n"
     parent = study_run_id("S")
     assert unfinished("S", parent) == []
     run = MlflowClient(sqlite_store()).get_run(parent)
@@ -202,7 +216,8 @@ def test_a_study_in_one_process_is_stopped(
     hold = place / "hold"
 
     def stop() -> None:
-        until(lambda: [trial.number for trial in running("S")] == [1], patience)
+        study = the_study(patience)
+        until(lambda: [trial.number for trial in running(study)] == [1], patience)
         hold.touch()
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)  # an impatient second one

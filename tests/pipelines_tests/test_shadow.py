@@ -105,7 +105,7 @@ def test_a_whole_cycle_is_a_whole_run(
     small: ConfigMaker, tmp_path: Path, no_pictures: None
 ) -> None:
     """As long as the run itself, a cycle comes to what the run does, but for the data's order."""
-    config = small(epochs=30, lr_max=0.02, train_limit=300)
+    config = small(epochs=30, lr_max=0.02, train_limit=300, batch_size=32, record=False)
     setup = prepare(config)
     again = Shadow(setup).cycle(30 * len(setup.loaders.train))
     result = train(setup, tmp_path, test=False)

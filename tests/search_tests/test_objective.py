@@ -32,7 +32,13 @@ __all__: list[str] = []
 
 Defined = Callable[..., StudyDefinition]
 
-pytestmark = pytest.mark.usefixtures("here")
+pytestmark = pytest.mark.usefixtures("here", "no_drawings")
+
+
+@pytest.fixture
+def no_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than all the rest of a small trial, and have tests of their own."""
+    monkeypatch.setattr("tracking.recording.draw", lambda *_: iter(()))
 
 
 @contextmanager
@@ -227,8 +233,8 @@ def test_samplers_learn_from_what_does_not_fit() -> None:
             # Accuracy would grow with the batch, if only it fitted.
             return 0.1 if misfit else 0.5 + batch / 1000
 
-        study.optimize(fits, n_trials=30)
-        late = [trial.params["batch_size"] > 128 for trial in study.trials[15:]]
+        study.optimize(fits, n_trials=24)
+        late = [trial.params["batch_size"] > 128 for trial in study.trials[12:]]
         early = [trial.params["batch_size"] > 128 for trial in study.trials[:8]]
         assert sum(late) / len(late) < sum(early) / len(early)
         assert study.best_trial.params["batch_size"] <= 128

@@ -519,19 +519,19 @@ class TestTakenOver:
 class TestProcesses:
     @pytest.mark.slow
     def test_four_workers(self, study: optuna.Study, worker: Workers) -> None:
-        fill_queue(study, 200)
+        fill_queue(study, 100)
         processes = [worker("drain") for _ in range(4)]
         outputs = [process.communicate("\n")[0] for process in self._together(processes)]
         assert [process.returncode for process in processes] == [0, 0, 0, 0]
         numbers = [int(number) for output in outputs for number in output.split()]
-        assert sorted(numbers) == list(range(200))
+        assert sorted(numbers) == list(range(100))
         assert all(len(output.split()) > 1 for output in outputs)
         for trial in study.trials:
             assert trial.state == TrialState.COMPLETE
             assert set(trial.params) == {"lr", "schedule"}
             assert trial.user_attrs == {"run_id": f"run-{trial.number}"}
             assert len(trial.intermediate_values) == 3
-        assert len(settled(study.trials)) == 200
+        assert len(settled(study.trials)) == 100
 
     @staticmethod
     def _together(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
