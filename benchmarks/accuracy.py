@@ -1,6 +1,6 @@
 """Test accuracy on Fashion-MNIST after five epochs, over several seeds.
 
-    python -m benchmarks.accuracy simple_cnn resnet_small [--seeds 3] [--epochs 5]
+    python -m benchmarks.accuracy simple_cnn resnet_small [--seeds 3] [--epochs 5] [--device cpu]
 
 `simple_cnn` has its default architecture. Test data is read once, at the end of each run.
 """
@@ -14,17 +14,20 @@ from typing import Any
 
 import click
 
-from benchmarks.timing import summary_table, write_report
+from benchmarks.timing import results_path, summary_table, write_report
 from pipelines.config import RunConfig
 from pipelines.run import prepare, train
 
-RESULTS = Path(__file__).parent / "results"
-SHARED = {"dataset": "fashion-mnist", "batch_size": 128, "valid_fraction": 0.02, "record": False}
+SHARED = {"dataset": "fashion-mnist", "valid_fraction": 0.02, "record": False}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "simple_cnn": {"lr_max": 0.03},
+    "simple_cnn": {"batch_size": 128, "lr_max": 0.03},
     "resnet_small": {
-        "lr_max": 0.01,
-        "weight_decay": 0.05,
+        "batch_size": 96,
+        "lr_max": 0.023,
+        "pct_start": 0.15,
+        "momentum_min": 0.9,
+        "beta2": 0.95,
+        "weight_decay": 0.025,
         "label_smoothing": 0.1,
         "augment": "flip",
         "activation": "silu",
@@ -33,9 +36,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(model: str, seed: int, epochs: int) -> float:
+def measure(model: str, **options: Any) -> float:
     """Per cent of the test images that a freshly trained model gets right."""
-    config = RunConfig(**SHARED, **SETTINGS[model], model=model, seed=seed, epochs=epochs)
+    config = RunConfig(**SHARED, **SETTINGS[model], model=model, **options)
     with tempfile.TemporaryDirectory() as folder:
         result = train(prepare(config), Path(folder))
     assert result.test is not None
@@ -46,18 +49,31 @@ def measure(model: str, seed: int, epochs: int) -> float:
 @click.argument("models", nargs=-1, type=click.Choice(list(SETTINGS)), required=True)
 @click.option("--seeds", default=3)
 @click.option("--epochs", default=5)
-def main(models: tuple[str, ...], seeds: int, epochs: int) -> None:
+@click.option("--device", default="cpu", help="cpu, cuda, cuda:1.")
+@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"))
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False))
+def main(
+    models: tuple[str, ...],
+    seeds: int,
+    epochs: int,
+    device: str,
+    data_dir: Path,
+    output: Path | None,
+) -> None:
     """Train and write benchmarks/results/accuracy_MODEL.md."""
     for model in models:
         began = time.perf_counter()
-        accuracies = [measure(model, seed, epochs) for seed in range(seeds)]
+        here = {"epochs": epochs, "device": device, "data_dir": data_dir}
+        accuracies = [measure(model, seed=seed, **here) for seed in range(seeds)]
         minutes = (time.perf_counter() - began) / 60
         options = ", ".join(f"{k}={v}" for k, v in (SHARED | SETTINGS[model]).items())
         rows = summary_table("test accuracy in %", {f"{model}, {epochs} epochs": accuracies})
         each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
         rows += ["", f"By seed: {each}. {minutes:.1f} minutes in all.", "", f"Options: {options}."]
         command = f"python -m benchmarks.accuracy {model} --seeds {seeds} --epochs {epochs}"
-        write_report(RESULTS / f"accuracy_{model}.md", f"Accuracy of {model}", command, rows)
+        command += f" --device {device}" if device != "cpu" else ""
+        path = output or results_path(f"accuracy_{model}", device)
+        write_report(path, f"Accuracy of {model}", command, rows)
 
 
 if __name__ == "__main__":

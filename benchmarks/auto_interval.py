@@ -1,6 +1,6 @@
 """Does `every=auto:0.05` keep recording within 5 % of the time?
 
-    python -m benchmarks.auto_interval [--rounds 5] [--steps 300]
+    python -m benchmarks.auto_interval [--rounds 5] [--steps 300] [--device cpu]
 
 Each round trains the same model twice, without recording and with the automatic interval, Recorder
 and MLflow logging included. Recording takes a share s of the time when the ratio of the training
@@ -16,12 +16,18 @@ from pathlib import Path
 import click
 
 from benchmarks.runs import tracked_training
-from benchmarks.timing import Target, interleaved, summary_table, targets_table, write_report
+from benchmarks.timing import (
+    Target,
+    interleaved,
+    results_path,
+    summary_table,
+    targets_table,
+    write_report,
+)
 from pipelines.config import RunConfig
 
 __all__: list[str] = []
 
-RESULTS = Path(__file__).parent / "results" / "auto_interval.md"
 SHARE = 0.05
 IMAGES = 50_000
 """Training images of an epoch, at most."""
@@ -36,7 +42,7 @@ class Case:
     batch_size: int
     share: float = 1.0
 
-    def config(self, steps: int) -> RunConfig:
+    def config(self, steps: int, device: str, data_dir: Path) -> RunConfig:
         """A run of about that many steps."""
         images = max(1, round(steps * self.share)) * self.batch_size
         epochs = math.ceil(images / IMAGES)
@@ -48,7 +54,8 @@ class Case:
             batch_size=self.batch_size,
             epochs=epochs,
             lr_max=0.01,
-            device="cpu",
+            device=device,
+            data_dir=data_dir,
             every=f"auto:{SHARE}",
         )
 
@@ -56,9 +63,8 @@ class Case:
 CASES = (Case("simple_cnn", 512), Case("simple_cnn", 128), Case("resnet_small", 64, share=0.67))
 
 
-def measured(case: Case, rounds: int, steps: int) -> list[str]:
+def measured(case: Case, config: RunConfig, rounds: int) -> list[str]:
     """Ratios and seconds of one case, and how many steps were recorded, as Markdown."""
-    config = case.config(steps)
     unrecorded = config.model_copy(update={"record": False})
     title = f"{case.model}, batch {case.batch_size}"
     print(f"-- {title} --", flush=True)
@@ -83,11 +89,16 @@ def measured(case: Case, rounds: int, steps: int) -> list[str]:
 @click.command()
 @click.option("--rounds", default=5, help="Measured rounds, after one to warm up.")
 @click.option("--steps", default=300, help="Optimizer steps of a run; resnet_small takes fewer.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS)
-def main(rounds: int, steps: int, output: Path) -> None:
+@click.option("--device", default="cpu", help="cpu, cuda, cuda:1.")
+@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"))
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False))
+def main(rounds: int, steps: int, device: str, data_dir: Path, output: Path | None) -> None:
     """Run both variants of each case in turn and write benchmarks/results/auto_interval.md."""
-    rows = [row for case in CASES for row in measured(case, rounds, steps)]
+    cases = [(case, case.config(steps, device, data_dir)) for case in CASES]
+    rows = [row for case, config in cases for row in measured(case, config, rounds)]
     command = f"python -m benchmarks.auto_interval --rounds {rounds} --steps {steps}"
+    command += f" --device {device}" if device != "cpu" else ""
+    output = output or results_path("auto_interval", device)
     write_report(output, f"Recording with every=auto:{SHARE}, Fashion-MNIST", command, rows)
 
 

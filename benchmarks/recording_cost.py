@@ -1,13 +1,14 @@
 """What does recording cost? Against the same training without it, and against the peers.
 
-    python -m benchmarks.recording_cost [--rounds 5] [--epochs 2] [--limit 0]
+    python -m benchmarks.recording_cost [--rounds 5] [--epochs 2] [--limit 0] [--device cpu]
 
 All variants take turns in one process. They get the same images in memory, the same batches in the
 same order, the same initial weights, kind of optimizer and one-cycle schedule, and validate on the
 same images after each epoch; none looks at test data. Accuracies show that they train alike.
 
 The peers, fastai and Lightning, are installed beside the environment when they are missing; where
-there is no registry, this project alone is measured.
+there is no registry, this project alone is measured. Their loops are made for the CPU; on another
+device, too, this project alone is measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.timing import (
     Figures,
     Target,
     interleaved,
+    results_path,
     summary_table,
     targets_table,
     write_report,
@@ -31,7 +33,6 @@ from pipelines.config import RunConfig
 
 __all__: list[str] = []
 
-RESULTS = Path(__file__).parent / "results" / "recording_cost.md"
 FIGURES = ("training", "whole run")
 PEERS = ("fastai", "fastai, helped", "lightning", "lightning, helped")
 AT_MOST = {512: 1.10, 128: 1.15}
@@ -108,10 +109,20 @@ def measured(config: RunConfig, rounds: int, peers: bool) -> list[str]:
 @click.option("--epochs", default=2)
 @click.option("--batch-size", "sizes", type=int, multiple=True, default=(512, 128))
 @click.option("--limit", default=0, help="Train on n images only, for a quick trial; 0 takes all.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS)
-def main(rounds: int, epochs: int, sizes: Sequence[int], limit: int, output: Path) -> None:
+@click.option("--device", default="cpu", help="cpu, cuda, cuda:1.")
+@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"))
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False))
+def main(
+    rounds: int,
+    epochs: int,
+    sizes: Sequence[int],
+    limit: int,
+    device: str,
+    data_dir: Path,
+    output: Path | None,
+) -> None:
     """Run the variants in turn and write benchmarks/results/recording_cost.md."""
-    missing = add_peers()
+    missing = add_peers() if device == "cpu" else "the peers' loops are made for the CPU"
     if missing:
         print(f"Layerscope alone is measured: {missing}", flush=True)
     rows = [ABOUT, *([f"Layerscope alone: {missing}.", ""] if missing else [])]
@@ -122,13 +133,16 @@ def main(rounds: int, epochs: int, sizes: Sequence[int], limit: int, output: Pat
             epochs=epochs,
             lr_max=0.03,
             train_limit=limit,
-            device="cpu",
+            device=device,
+            data_dir=data_dir,
         )
         rows += measured(config, rounds, not missing)
-    options = [("rounds", rounds), ("epochs", epochs), ("limit", limit)]
+    options: list[tuple[str, object]] = [("rounds", rounds), ("epochs", epochs), ("limit", limit)]
+    options += [("device", device)] if device != "cpu" else []
     options += [("batch-size", size) for size in sizes]
     flags = " ".join(f"--{name} {value}" for name, value in options)
     command = f"python -m benchmarks.recording_cost {flags}"
+    output = output or results_path("recording_cost", device)
     write_report(output, "Cost of recording: simple_cnn on Fashion-MNIST", command, rows)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "interleaved",
     "paired",
     "ratios_table",
+    "results_path",
     "summary_table",
     "targets_table",
     "write_report",
@@ -112,12 +113,18 @@ def summary_table(heading: str, series: Mapping[str, Sequence[float]]) -> list[s
     return rows
 
 
+def results_path(name: str, device: str) -> Path:
+    """Where a benchmark's results lie: those of accelerators beside those of the CPU."""
+    suffix = "" if device == "cpu" else f"_{torch.device(device).type}"
+    return Path(__file__).parent / "results" / f"{name}{suffix}.md"
+
+
 def write_report(path: Path, title: str, command: str, rows: Sequence[str]) -> None:
     """A Markdown file with the figures, the command, the machine and the date; printed too."""
-    machine = (
-        f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}"
-    )
+    parts = [_processor(), f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    machine = ", ".join([*parts, f"torch {torch.__version__}"])
     lines = [
         f"# {title}",
         "",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 __all__: list[str] = []
@@ -20,6 +22,11 @@ for name in (
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MPLBACKEND"] = "Agg"
 
+if not torch.cuda.is_available():
+    # Triton's interpreter runs the GPUs' kernel on CPU tensors. It has to be asked for before
+    # anything imports Triton.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # On a busy machine an example may take long; that is no fault of the code under test.
 settings.register_profile(
     "layerscope", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -30,3 +37,12 @@ settings.load_profile("layerscope")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Integration tests first: they take longest, and no worker should be left alone with them."""
     items.sort(key=lambda item: not {"integration", "integrations"} & set(item.path.parts))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays, and so every full garbage collection need not look at it.
+
+    There are half a million objects by now; tests and the libraries under test collect often.
+    """
+    gc.collect()
+    gc.freeze()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,27 +19,61 @@ from tracking.kernels import accumulators as k
 
 __all__ = ["KERNELS", "empty_row", "every_dtype", "every_kernel", "kernel", "reduced"]
 
-# The accelerator's kernel takes its input in chunks; here they are so small that every tensor
-# with more than a few elements has several.
-KERNELS = {"numba": NumbaKernel, "torch": TorchKernel, "torch, chunked": TorchKernel}
+GPU = torch.cuda.is_available()
+triton = pytest.importorskip("triton")
+triton_kernel = pytest.importorskip("tracking.kernels.triton_kernel")
+
+# The torch kernel takes its input in chunks, the Triton kernel in blocks that programs share. Here
+# these are so small as well that every tensor with more than a few elements has several. Triton's
+# interpreter is slow, and shows nothing more with large blocks.
+KERNELS = {
+    "numba": NumbaKernel,
+    "torch": TorchKernel,
+    "torch, chunked": TorchKernel,
+    "triton, in blocks": triton_kernel.TritonKernel,
+    **({"triton": triton_kernel.TritonKernel} if GPU else {}),
+}
 every_kernel = pytest.mark.parametrize("name", KERNELS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
-@contextmanager
-def kernel(name: str, eps: float = 0.05, threshold: float = 1.0) -> Iterator[Any]:
-    """A kernel that takes rows as tensors."""
-    chunk = 5 if name == "torch, chunked" else torch_kernel.CHUNK
+def kernel(name: str, eps: float = 0.05, threshold: float = 1.0) -> Callable[..., None]:
+    """A kernel that takes tensors on the CPU, and brings them to where it works."""
     reduce: Reduction = KERNELS[name](eps, threshold)
 
     def reduce_tensors(x: Tensor, ints: Tensor, floats: Tensor, alive: Tensor | None) -> None:
-        row = [
-            None if part is None else reduce.rows(part[None])[0] for part in (ints, floats, alive)
-        ]
-        reduce(x, *row)
+        parts = [part for part in (ints, floats, alive) if part is not None]
+        x = x if name == "numba" or x.is_meta else _as_it_lies(x)
+        if name.startswith("triton") and not GPU and x.dtype == torch.bfloat16:
+            x = x.float()  # the interpreter loses bfloat16's subnormal numbers, a GPU does not
+        tables = [part[None].to(x.device) for part in parts]
+        rows = [reduce.rows(table)[0] for table in tables]
+        with ExitStack() as patches:
+            for module, key, value in _small_parts(name, x.numel()):
+                patches.enter_context(mock.patch.object(module, key, value))
+            patches.enter_context(np.errstate(all="ignore"))  # Triton's interpreter uses NumPy
+            reduce(x, *rows, *[None] * (3 - len(rows)))
+        for part, table in zip(parts, tables, strict=True):
+            part.copy_(table[0])
 
-    with mock.patch.object(torch_kernel, "CHUNK", chunk):
-        yield reduce_tensors
+    return reduce_tensors
+
+
+def _small_parts(name: str, elements: int) -> list[tuple[Any, str, int]]:
+    if name == "torch, chunked":
+        return [(torch_kernel, "CHUNK", max(5, elements // 100))]
+    if name == "triton, in blocks":
+        block = max(256 if GPU else 8, triton.next_power_of_2(elements // 16))
+        return [(triton_kernel, "BLOCK", block), (triton_kernel, "PROGRAMS", 4)]
+    return []
+
+
+def _as_it_lies(x: Tensor) -> Tensor:
+    """A tensor on the GPU, where there is one, with the memory layout that it has here."""
+    if not GPU or x.is_neg() or x.requires_grad:
+        return x.cuda() if GPU else x
+    memory = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage()).cuda()
+    return memory.as_strided(x.shape, x.stride(), x.storage_offset())
 
 
 def empty_row(device: str = "cpu") -> tuple[Tensor, Tensor]:
@@ -52,12 +87,12 @@ def reduced(name: str, outputs: Sequence[Tensor], **thresholds: float) -> dict[s
     """Statistics of the outputs of one layer, merged by a kernel into one row."""
     ints, floats = empty_row()
     alive: dict[int, Tensor] = {}
-    with kernel(name, **thresholds) as reduce:
-        for x in outputs:
-            width = x.shape[1] if x.ndim > 1 else None
-            if width is not None:
-                alive.setdefault(width, torch.zeros(width, dtype=torch.bool))
-            reduce(x, ints, floats, None if width is None else alive[width])
+    reduce = kernel(name, **thresholds)
+    for x in outputs:
+        width = x.shape[1] if x.ndim > 1 else None
+        if width is not None:
+            alive.setdefault(width, torch.zeros(width, dtype=torch.bool))
+        reduce(x, ints, floats, None if width is None else alive[width])
     return as_row(ints, floats, alive)
 
 

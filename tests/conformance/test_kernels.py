@@ -160,11 +160,10 @@ def test_a_channel_lives_by_any_element_above_zero(name: str) -> None:
     x[:, 3] = math.nan
     x[1, 4, 2] = math.inf
     living = torch.zeros(6, dtype=torch.bool)
-    with kernel(name) as reduce:
-        reduce(x, *empty_row(), living)
+    reduce = kernel(name)
+    reduce(x, *empty_row(), living)
     assert living.tolist() == [True, False, False, False, True, False]
-    with kernel(name) as reduce:  # later tensors never kill
-        reduce(-torch.ones(1, 6, 3), *empty_row(), living)
+    reduce(-torch.ones(1, 6, 3), *empty_row(), living)  # later tensors never kill
     assert living.tolist() == [True, False, False, False, True, False]
 
 
@@ -173,8 +172,7 @@ def test_input_and_other_rows_stay_as_they_are(name: str) -> None:
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     copy = x.clone()
     ints, floats = (torch.stack([t] * 3) for t in empty_row())
-    with kernel(name) as reduce:
-        reduce(x, ints[1], floats[1], torch.zeros(3, dtype=torch.bool))
+    kernel(name)(x, ints[1], floats[1], torch.zeros(3, dtype=torch.bool))
     assert torch.equal(x, copy)
     assert ints[1].any()
     for row in (0, 2):
@@ -202,8 +200,7 @@ def test_accelerator_kernel_never_asks_for_a_value() -> None:
     # A meta tensor has no values: whatever would wait for the device raises.
     x = torch.empty(7, 3, 2, device="meta")
     living = torch.zeros(3, dtype=torch.bool, device="meta")
-    with kernel("torch, chunked") as reduce:
-        reduce(x, *empty_row("meta"), living)
+    kernel("torch, chunked")(x, *empty_row("meta"), living)
     with pytest.raises(RuntimeError):
         x.sum().item()
 

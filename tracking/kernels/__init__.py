@@ -1,6 +1,10 @@
-"""Reduce a layer's output to its accumulators: one kernel for the CPU, one for accelerators."""
+"""Reduce a layer's output to its accumulators: a kernel for the CPU, two for accelerators."""
 
 from __future__ import annotations
+
+import logging
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 
@@ -18,8 +22,34 @@ __all__ = [
     "kernel_for",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 def kernel_for(device: torch.device, near_zero_eps: float, above_threshold: float) -> Reduction:
     """The kernel that serves tensors on ``device``."""
-    kind = NumbaKernel if device.type == "cpu" else TorchKernel
-    return kind(near_zero_eps, above_threshold)
+    if device.type == "cpu":
+        return NumbaKernel(near_zero_eps, above_threshold)
+    if device.type == "cuda" and torch.cuda.is_available() and _triton_compiles(device):
+        from tracking.kernels.triton_kernel import TritonKernel
+
+        return TritonKernel(near_zero_eps, above_threshold)
+    return TorchKernel(near_zero_eps, above_threshold)
+
+
+@cache
+def _triton_compiles(device: torch.device) -> bool:
+    """Whether Triton is there, and has what it needs: a GPU that it knows, and a C compiler."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        from tracking.kernels.triton_kernel import try_out
+
+        try_out(device)
+    except Exception as error:  # Triton passes on whatever its compilers raise
+        logger.warning(
+            "Triton does not work on %s (%s): torch operations take its place, which cost more.",
+            device,
+            " ".join(str(error).split())[:200] or type(error).__name__,
+        )
+        return False
+    return True
