@@ -18,6 +18,7 @@ __all__ = [
     "Target",
     "interleaved",
     "paired",
+    "processor",
     "ratios_table",
     "results_path",
     "summary_table",
@@ -121,9 +122,10 @@ def results_path(name: str, device: str) -> Path:
 
 def write_report(path: Path, title: str, command: str, rows: Sequence[str]) -> None:
     """A Markdown file with the figures, the command, the machine and the date; printed too."""
-    parts = [_processor(), f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"]
+    cpu = processor(torch.device("cpu"))
+    parts = [cpu, f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"]
     if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
+        parts.append(processor(torch.device("cuda")))
     machine = ", ".join([*parts, f"torch {torch.__version__}"])
     lines = [
         f"# {title}",
@@ -138,7 +140,10 @@ def write_report(path: Path, title: str, command: str, rows: Sequence[str]) -> N
     print("\n".join(lines))
 
 
-def _processor() -> str:
+def processor(device: torch.device) -> str:
+    """What a device calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

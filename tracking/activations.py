@@ -214,13 +214,9 @@ class ActivationStats:
             self._evaluated_in_step = True
 
     def _add(self, name: str, mode: str, x: Tensor) -> None:
-        if x.device.type == "cpu":  # where the kernel does not work with tensors
-            self._buffer(name, mode, x.device).add(x)
-            return
-        with torch.inference_mode(False), torch.no_grad():
-            # Apple's GPU has no float64, in which everything is accumulated.
-            x = x.detach().cpu() if x.device.type == "mps" else x.detach()
-            self._buffer(name, mode, x.device).add(x)
+        if x.device.type == "mps":  # it has no float64, in which everything is accumulated
+            x = x.detach().cpu()
+        self._buffer(name, mode, x.device).add(x)
 
     def _buffer(self, name: str, mode: str, device: torch.device) -> LayerBuffer:
         buffer = self._buffers.get((name, mode, device))

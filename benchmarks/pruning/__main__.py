@@ -1,9 +1,10 @@
 """How well a score on the way predicts the end, and what pruning by it saves, on Fashion-MNIST.
 
-    python -m benchmarks.pruning [--configs 62] [--seed 2] [--studies 60]
+    python -m benchmarks.pruning [--configs 210] [--seed 3] [--studies 60]
 
 The configurations are recorded first (about a minute each on two cores; what is in ``--curves``
-already is kept), then replayed. Nothing here is timed: the machine may do other things meanwhile.
+already is kept), then replayed, which takes minutes. Nothing here is timed: the machine may do other
+things meanwhile.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 @click.command()
-@click.option("--configs", default=62)
-@click.option("--seed", default=2, help="Of the configurations.")
+@click.option("--configs", default=210)
+@click.option("--seed", default=3, help="Of the configurations.")
 @click.option("--studies", default=60, help="Study seeds that are replayed.")
 @click.option("--curves", type=click.Path(path_type=Path), default=RESULTS / "pruning_curves.jsonl")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS / "pruning.md")

@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 
+from benchmarks.timing import processor
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.data.datasets import load_dataset
@@ -28,7 +29,7 @@ __all__ = ["BASE", "CYCLES", "LENGTHS", "SHARES", "Curve", "draw", "read", "reco
 
 Curve = dict[str, Any]
 """``config`` (what is drawn), ``samples`` (of the whole run), ``final`` (accuracy and loss, or None
-where the run diverged), ``epochs`` (the same after each), ``rungs`` and ``cycles``."""
+where the run diverged), ``epochs`` (the same after each), ``rungs``, ``cycles``, ``device``."""
 
 BASE: dict[str, Any] = {
     "dataset": "fashion-mnist",
@@ -119,6 +120,7 @@ def _curve(setup: Setup, options: dict[str, Any]) -> Curve:
         "epochs": history,
         "rungs": rungs.rows,
         "cycles": cycles,
+        "device": processor(setup.device),
     }
 
 

@@ -22,7 +22,17 @@ from pipelines.config import RunConfig
 from search.config import StudyConfig
 from search.pruners import resource, rung_score
 
-__all__ = ["GOAL", "Outcome", "Score", "Strategy", "accuracy", "epochs_of", "replay", "rungs_of"]
+__all__ = [
+    "GOAL",
+    "MOST_TRIALS",
+    "Outcome",
+    "Score",
+    "Strategy",
+    "accuracy",
+    "epochs_of",
+    "replay",
+    "rungs_of",
+]
 
 GOAL = 0.002
 MOST_TRIALS = 400

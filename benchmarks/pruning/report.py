@@ -13,6 +13,7 @@ from scipy.stats import kendalltau
 from benchmarks.pruning.curves import BASE, CYCLES, LENGTHS, SHARES, Curve
 from benchmarks.pruning.replay import (
     GOAL,
+    MOST_TRIALS,
     Outcome,
     Score,
     Strategy,
@@ -35,10 +36,12 @@ def report_rows(curves: Sequence[Curve], studies: int) -> list[str]:
     best = max(map(accuracy, curves))
     good = sum(accuracy(curve) >= best - GOAL for curve in curves)
     diverged = sum(curve["final"] is None for curve in curves)
+    devices = ", ".join(sorted({curve["device"] for curve in curves}))
     return [
         (
             f"{len(curves)} configurations drawn at random from the default space, each trained on "
-            f"{BASE['train_limit']:,} images of Fashion-MNIST for {BASE['epochs']} epochs. Best "
+            f"{BASE['train_limit']:,} images of Fashion-MNIST for {BASE['epochs']} epochs "
+            f"({devices}). Best "
             f"validation accuracy {best:.2%}; {good} configurations come within {GOAL:.1%} of it; "
             f"{diverged} diverged."
         ),
@@ -59,7 +62,8 @@ def report_rows(curves: Sequence[Curve], studies: int) -> list[str]:
             f"Training samples, in whole runs, until a configuration within {GOAL:.1%} of the best "
             f"has been trained to its end: {studies} study seeds, **replayed** from the recorded "
             "curves (each is an order of the configurations). Samples of annealings and short "
-            "cycles count."
+            f"cycles count. A study that has not found one after {MOST_TRIALS} trials counts with "
+            "what it has spent by then."
         ),
         "",
         *_samples_table(curves, studies),

@@ -53,6 +53,7 @@ def curve(final: float | None, score: float | None = None) -> Curve:
         "epochs": [] if final is None else [figures(score) for _ in range(5)] + [figures(final)],
         "rungs": [{"share": share} | row for share in SHARES],
         "cycles": [{"share": share, "cycle": [*figures(score), ASIDE]} for share in CYCLES],
+        "device": "a processor",
     }
 
 

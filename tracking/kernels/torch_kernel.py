@@ -30,15 +30,17 @@ class TorchKernel:
     def __call__(self, x: Tensor, ints: Tensor, floats: Tensor, alive: Tensor | None) -> None:
         if x.numel() == 0:
             return
-        if x.ndim == 0:
-            x = x.reshape(1)
-        rows = max(1, CHUNK // max(1, x[0].numel()))
-        for start in range(0, len(x), rows):
-            wide = x[start : start + rows].double()
-            self._add(wide.flatten(), ints, floats)
-            if alive is not None:
-                others = [dim for dim in range(wide.ndim) if dim != 1]
-                alive.logical_or_((wide > 0).any(dim=others))
+        # Accumulators are changed in place, which inference mode would mark them with.
+        with torch.inference_mode(False), torch.no_grad():
+            if x.ndim == 0:
+                x = x.reshape(1)
+            rows = max(1, CHUNK // max(1, x[0].numel()))
+            for start in range(0, len(x), rows):
+                wide = x[start : start + rows].double()
+                self._add(wide.flatten(), ints, floats)
+                if alive is not None:
+                    others = [dim for dim in range(wide.ndim) if dim != 1]
+                    alive.logical_or_((wide > 0).any(dim=others))
 
     def _add(self, wide: Tensor, ints: Tensor, floats: Tensor) -> None:
         finite = wide.isfinite()
