@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -145,6 +146,23 @@ def test_whoever_looks_at_a_study_waits_neither_for_torch_nor_for_mlflow(tmp_pat
     refusal, loaded = result.stderr.splitlines()
     assert refusal.startswith("error: no study 'T' in the storage; it has S.")
     assert not {"torch", "mlflow", "matplotlib", "sklearn"} & set(loaded.split())
+    assert result.returncode == 2
+
+
+@pytest.mark.parametrize("command", ["report", "diagnose"])
+def test_whoever_reads_a_run_does_not_wait_for_torch(command: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE, command, "0" * 32],
+        cwd=ROOT,
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    refusal, loaded = result.stderr.splitlines()[-2:]
+    assert refusal.startswith("error: ")
+    assert "mlflow" in loaded.split()
+    assert "torch" not in loaded.split()
     assert result.returncode == 2
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from tracking import __version__
 from tracking.errors import RecordsDamaged
@@ -143,6 +142,8 @@ def read_steps(source: Path, empty: pa.Schema | None = None) -> pa.Table:
 
 def with_metadata(schema: pa.Schema, **settings: object) -> pa.Schema:
     """The schema with the format, the versions and ``settings``, for ``check_format`` to read."""
+    import torch  # here, where tables are written: their readers do without it
+
     versions = {"layerscope": __version__, "torch": torch.__version__}
     meta = {"format": FORMAT, "versions": versions, **settings}
     return schema.with_metadata({_KEY: json.dumps(meta).encode()})

@@ -3,8 +3,8 @@
     python -m benchmarks.pruning [--configs 210] [--seed 3] [--studies 60]
 
 The configurations are recorded first (about a minute each on two cores; what is in ``--curves``
-already is kept), then replayed, which takes minutes. Nothing here is timed: the machine may do other
-things meanwhile.
+already is kept), then replayed, which takes minutes. Nothing here is timed: the machine may do
+other things meanwhile.
 """
 
 from __future__ import annotations

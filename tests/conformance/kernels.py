@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from tests.tracking_tests.reference import DTYPES
-from tracking.kernels import NumbaKernel, Reduction, TorchKernel, torch_kernel
+from tracking.kernels import Reduction, torch_kernel
 from tracking.kernels import accumulators as k
+from tracking.kernels.numba_kernel import NumbaKernel
+from tracking.kernels.torch_kernel import TorchKernel
 
 __all__ = ["KERNELS", "empty_row", "every_dtype", "every_kernel", "kernel", "reduced"]
 

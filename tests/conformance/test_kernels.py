@@ -30,8 +30,10 @@ from tests.tracking_tests.reference import (
     neighbours,
     statistics,
 )
-from tracking.kernels import NumbaKernel, TorchKernel, kernel_for
 from tracking.kernels import accumulators as k
+from tracking.kernels import kernel_for
+from tracking.kernels.numba_kernel import NumbaKernel
+from tracking.kernels.torch_kernel import TorchKernel
 
 __all__: list[str] = []
 

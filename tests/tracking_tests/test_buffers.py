@@ -12,8 +12,10 @@ from torch import Tensor
 
 from tests.tracking_tests.reference import any_tensor, assert_stats
 from tracking.buffers import LayerBuffer, drain
-from tracking.kernels import NumbaKernel, Reduction, TorchKernel
+from tracking.kernels import Reduction
 from tracking.kernels import accumulators as k
+from tracking.kernels.numba_kernel import NumbaKernel
+from tracking.kernels.torch_kernel import TorchKernel
 from tracking.records import LayerStats
 
 __all__: list[str] = []

@@ -5,41 +5,41 @@ from __future__ import annotations
 import logging
 from functools import cache
 from importlib.util import find_spec
-
-import torch
+from typing import TYPE_CHECKING
 
 from tracking.kernels.accumulators import HIST_BINS, HIST_EDGES
-from tracking.kernels.numba_kernel import NumbaKernel
 from tracking.kernels.reduction import Reduction
-from tracking.kernels.torch_kernel import TorchKernel
 
-__all__ = [
-    "HIST_BINS",
-    "HIST_EDGES",
-    "NumbaKernel",
-    "Reduction",
-    "TorchKernel",
-    "kernel_for",
-]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["HIST_BINS", "HIST_EDGES", "Reduction", "kernel_for"]
 
 logger = logging.getLogger(__name__)
 
 
 def kernel_for(device: torch.device, near_zero_eps: float, above_threshold: float) -> Reduction:
     """The kernel that serves tensors on ``device``."""
+    # Imported here: whoever reads tables needs the histogram's bins, and neither torch nor Triton.
     if device.type == "cpu":
+        from tracking.kernels.numba_kernel import NumbaKernel
+
         return NumbaKernel(near_zero_eps, above_threshold)
-    if device.type == "cuda" and torch.cuda.is_available() and _triton_compiles(device):
+    if device.type == "cuda" and _triton_compiles(device):
         from tracking.kernels.triton_kernel import TritonKernel
 
         return TritonKernel(near_zero_eps, above_threshold)
+    from tracking.kernels.torch_kernel import TorchKernel
+
     return TorchKernel(near_zero_eps, above_threshold)
 
 
 @cache
 def _triton_compiles(device: torch.device) -> bool:
     """Whether Triton is there, and has what it needs: a GPU that it knows, and a C compiler."""
-    if find_spec("triton") is None:
+    import torch
+
+    if find_spec("triton") is None or not torch.cuda.is_available():
         return False
     try:
         from tracking.kernels.triton_kernel import try_out
