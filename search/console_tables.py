@@ -49,8 +49,11 @@ def status_table(study: Study, target: int) -> Group:
     return Group(table, _running(running)) if running else Group(table)
 
 
-def best_table(study: Study) -> Group:
-    """The best trial with its parameters; with two objectives the trials of the front."""
+def best_table(study: Study, storage: str = "") -> Group:
+    """The best trial with its parameters; with two objectives the trials of the front.
+
+    ``storage`` is what the command that asks was given as --storage.
+    """
     top = best(study)
     if top is None:
         return Group(Text(f"Study {study.study_name} has no complete trial yet: {_states(study)}."))
@@ -67,7 +70,7 @@ def best_table(study: Study) -> Group:
         _row(table, name, as_value(value))
     if note(top, "mlflow_run_id"):
         _row(table, "mlflow run", note(top, "mlflow_run_id") or "")
-    retrain = study_command("retrain", study.study_name)
+    retrain = study_command("retrain", study.study_name, storage)
     return Group(table, Text(f"Train it on all the training data:\n  {retrain}"))
 
 

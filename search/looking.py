@@ -54,7 +54,7 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
     found = best(study)
     if found is None:
         raise BadOption(f"study {name!r} has no completed trial yet; look at: study status")
-    user_console().print(best_table(study))
+    user_console().print(best_table(study, url.given))
     if output is not None:
         config = best_config(definition.base, found)
         if config is None:

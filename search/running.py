@@ -68,9 +68,10 @@ def run_study(order: Order) -> None:
             with Watch(opened.study, definition.options, console, opened.tracked.sink):
                 _work(opened, order.url, setup, console)
         except (KeyboardInterrupt, SystemExit):
-            console.print(f"stopped; to go on: {study_command('run', opened.study.study_name)}")
+            again = study_command("run", opened.study.study_name, order.url.given)
+            console.print(f"stopped; to go on: {again}")
             raise
-        _conclude(opened, console)
+        _conclude(opened, order.url, console)
 
 
 def _agreed(order: Order) -> StudyDefinition:
@@ -129,11 +130,12 @@ def _work(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) ->
         size = min(workers, number.waiting + number.running)
         Crew(study.study_name, url, size, _local(definition.base)).work()
     else:
-        console.print(f"waiting for workers: {study_command('worker', study.study_name)}")
+        helper = study_command("worker", study.study_name, url.given)
+        console.print(f"waiting for workers: {helper}")
         wait_for_others(study, definition.options.heartbeat)
 
 
-def _conclude(opened: OpenStudy, console: Console) -> None:
+def _conclude(opened: OpenStudy, url: StorageUrl, console: Console) -> None:
     study, options = opened.study, opened.definition.options
     sink, folder = opened.tracked.sink, opened.tracked.directory / "study"
     for path in write_report(
@@ -143,7 +145,7 @@ def _conclude(opened: OpenStudy, console: Console) -> None:
     sink.tags({NOTE: study_note(study)})
     if best(study) is None:
         raise TrainingFailed(f"study {options.name!r}: no trial was trained to its end")
-    console.print(best_table(study))
+    console.print(best_table(study, url.given))
 
 
 def _headline(opened: OpenStudy) -> str:

@@ -46,6 +46,9 @@ class StorageUrl:
 
     secret: str = field(repr=False)
     """The URL itself, for the driver."""
+    given: str = field(default="", repr=False, compare=False)
+    """What --storage said, which is to be said again; empty where the default or the environment
+    decided. There is no password in it."""
 
     def __str__(self) -> str:
         return self.shown
@@ -107,7 +110,7 @@ def storage_url(given: str = "") -> StorageUrl:
                 "--storage holds a password, which process lists and MLflow would show; "
                 f"put the URL into {VARIABLE}, or into a file and give --storage {FILE}PATH"
             )
-    return StorageUrl(url.render_as_string(hide_password=False))
+    return StorageUrl(url.render_as_string(hide_password=False), option)
 
 
 def mask_password(text: str, url: StorageUrl) -> str:

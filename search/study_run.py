@@ -55,13 +55,13 @@ def open_study(
     """
     with (
         _database(url, definition.options.heartbeat) as storage,
-        _run(storage, definition, console) as opened,
+        _run(storage, url, definition, console) as opened,
     ):
         if exists(storage, definition.options.name):
             study = find_study(storage, definition.options.name)
             study.set_user_attr(DEFINITION, definition.to_json())  # it may want more trials now
         else:
-            study, definition = _made(storage, definition, setup, opened, console)
+            study, definition = _made(storage, url, definition, setup, opened, console)
         opened.sink.tags({"layerscope.study": study.study_name, "layerscope.storage": url.shown})
         yield OpenStudy(study, storage, definition, opened)
 
@@ -82,7 +82,7 @@ def _database(url: StorageUrl, heartbeat: int) -> Iterator[BaseStorage]:
 
 @contextmanager
 def _run(
-    storage: BaseStorage, definition: StudyDefinition, console: Console
+    storage: BaseStorage, url: StorageUrl, definition: StudyDefinition, console: Console
 ) -> Iterator[TrackedRun]:
     """The study's run in MLflow, new or opened again; the last lines say where to look at it."""
     name, base = definition.options.name, definition.base
@@ -99,7 +99,7 @@ def _run(
     except SpoolInUse:
         raise BadTracking(
             f"study {name!r} is being run by another command on this machine; to help it: "
-            + study_command("worker", name)
+            + study_command("worker", name, url.given)
         ) from None
 
 
@@ -112,6 +112,7 @@ def _link_caller(run: MlflowRun) -> None:
 
 def _made(
     storage: BaseStorage,
+    url: StorageUrl,
     definition: StudyDefinition,
     setup: Setup,
     opened: TrackedRun,
@@ -126,7 +127,7 @@ def _made(
     except DuplicatedStudyError:
         raise BadTracking(
             f"study {name!r} has just been made by another command; to help it: "
-            + study_command("worker", name)
+            + study_command("worker", name, url.given)
         ) from None
     if first:
         study.enqueue_trial(first)

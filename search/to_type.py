@@ -10,9 +10,10 @@ __all__ = ["study_command", "train_command"]
 PROGRAM = ("python", "layerscope.py")
 
 
-def study_command(verb: str, name: str) -> str:
-    """A command of `layerscope study` for a study."""
-    return shlex.join([*PROGRAM, "study", verb, "--name", name])
+def study_command(verb: str, name: str, storage: str = "") -> str:
+    """A command of `layerscope study` for a study; ``storage`` as it was given, where it was."""
+    where = ["--storage", storage] if storage else []
+    return shlex.join([*PROGRAM, "study", verb, "--name", name, *where])
 
 
 def train_command(file: str) -> str:

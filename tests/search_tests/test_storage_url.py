@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from search.storage_url import DEFAULT_STORAGE, StorageUrl, mask_password, storage_url
+from search.to_type import study_command
 from tracking.errors import BadInput, BadOption, BadTracking
 
 PASSWORD = "s3cr3t p/w%"
@@ -241,3 +242,18 @@ class TestKinds:
 
     def test_equal_urls_are_equal(self) -> None:
         assert storage_url("sqlite:////a.db") == StorageUrl("sqlite:////a.db")
+
+
+def test_what_was_given_is_known_for_commands_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("postgresql://me:hush@here/db", encoding="utf-8")
+    secret.chmod(0o600)
+    given = f"file:{secret}"
+    assert storage_url(given).given == given
+    assert "hush" not in study_command("worker", "S", storage_url(given).given)
+    assert study_command("run", "S", "sqlite:///a b.db").endswith("--storage 'sqlite:///a b.db'")
+    monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///other.db")
+    assert storage_url().given == ""
+    assert study_command("run", "S", storage_url().given).endswith("study run --name S")

@@ -157,6 +157,9 @@ def test_the_best_is_shown_with_digits_that_matter() -> None:
     text = printed(best_table(study))
     for cell in ("98.77 %", "0.0123 ", "128", "lr_max ", "0.0247", "36,000", "41.5 s", "0" * 32):
         assert cell in text
+    assert "study retrain --name" in text
+    elsewhere = printed(best_table(study, "sqlite:///other.db"), 120)
+    assert "--storage sqlite:///other.db" in elsewhere
 
 
 def test_the_best_of_nothing_says_so() -> None:
