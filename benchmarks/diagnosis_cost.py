@@ -73,7 +73,7 @@ def _timed(method: Callable[..., Any], part: str, spent: dict[str, float]) -> Ca
 @click.option("--rounds", default=5, help="Measured rounds, after one to warm up.")
 @click.option("--epochs", default=1)
 @click.option("--dataset", default="fashion-mnist")
-@click.option("--batch-size", "sizes", type=int, multiple=True, default=(512, 128))
+@click.option("--batch-size", "sizes", type=int, multiple=True, default=(512, 128, 64))
 @click.option("--limit", default=0, help="Train on n images only, for a quick trial; 0 takes all.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS)
 def main(
@@ -95,6 +95,7 @@ def main(
 
     series = interleaved({f"batch {size}": variant(size) for size in sizes}, rounds)
     options = f"--rounds {rounds} --epochs {epochs} --dataset {dataset} --limit {limit}"
+    options += "".join(f" --batch-size {size}" for size in sizes)
     command = f"python -m benchmarks.diagnosis_cost {options}"
     rows = [*summary_table("% of the training time", series), ""]
     write_report(output, f"Cost of the diagnosis: simple_cnn on {dataset}", command, rows)
