@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from benchmarks.timing import results_path, summary_table, write_report
+from benchmarks.devices import device_flag, device_options, results_path
+from benchmarks.timing import summary_table, write_report
 from pipelines.config import RunConfig
 from pipelines.run import prepare, train
 
@@ -49,9 +50,7 @@ def measure(model: str, **options: Any) -> float:
 @click.argument("models", nargs=-1, type=click.Choice(list(SETTINGS)), required=True)
 @click.option("--seeds", default=3)
 @click.option("--epochs", default=5)
-@click.option("--device", default="cpu", help="cpu, cuda, cuda:1.")
-@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False))
+@device_options
 def main(
     models: tuple[str, ...],
     seeds: int,
@@ -71,7 +70,7 @@ def main(
         each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
         rows += ["", f"By seed: {each}. {minutes:.1f} minutes in all.", "", f"Options: {options}."]
         command = f"python -m benchmarks.accuracy {model} --seeds {seeds} --epochs {epochs}"
-        command += f" --device {device}" if device != "cpu" else ""
+        command += device_flag(device)
         path = output or results_path(f"accuracy_{model}", device)
         write_report(path, f"Accuracy of {model}", command, rows)
 

@@ -15,15 +15,9 @@ from pathlib import Path
 
 import click
 
+from benchmarks.devices import device_flag, device_options, results_path
 from benchmarks.runs import tracked_training
-from benchmarks.timing import (
-    Target,
-    interleaved,
-    results_path,
-    summary_table,
-    targets_table,
-    write_report,
-)
+from benchmarks.timing import Target, interleaved, summary_table, targets_table, write_report
 from pipelines.config import RunConfig
 
 __all__: list[str] = []
@@ -89,15 +83,13 @@ def measured(case: Case, config: RunConfig, rounds: int) -> list[str]:
 @click.command()
 @click.option("--rounds", default=5, help="Measured rounds, after one to warm up.")
 @click.option("--steps", default=300, help="Optimizer steps of a run; resnet_small takes fewer.")
-@click.option("--device", default="cpu", help="cpu, cuda, cuda:1.")
-@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False))
+@device_options
 def main(rounds: int, steps: int, device: str, data_dir: Path, output: Path | None) -> None:
     """Run both variants of each case in turn and write benchmarks/results/auto_interval.md."""
     cases = [(case, case.config(steps, device, data_dir)) for case in CASES]
     rows = [row for case, config in cases for row in measured(case, config, rounds)]
     command = f"python -m benchmarks.auto_interval --rounds {rounds} --steps {steps}"
-    command += f" --device {device}" if device != "cpu" else ""
+    command += device_flag(device)
     output = output or results_path("auto_interval", device)
     write_report(output, f"Recording with every=auto:{SHARE}, Fashion-MNIST", command, rows)
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import click
 
+from benchmarks.devices import device_flag, device_options, results_path
 from benchmarks.peers.packages import add_peers
 from benchmarks.runs import tracked_training
 from benchmarks.timing import (
     Figures,
     Target,
     interleaved,
-    results_path,
     summary_table,
     targets_table,
     write_report,
@@ -109,9 +109,7 @@ def measured(config: RunConfig, rounds: int, peers: bool) -> list[str]:
 @click.option("--epochs", default=2)
 @click.option("--batch-size", "sizes", type=int, multiple=True, default=(512, 128))
 @click.option("--limit", default=0, help="Train on n images only, for a quick trial; 0 takes all.")
-@click.option("--device", default="cpu", help="cpu, cuda, cuda:1.")
-@click.option("--data-dir", type=click.Path(path_type=Path), default=Path("data"))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False))
+@device_options
 def main(
     rounds: int,
     epochs: int,
@@ -137,11 +135,10 @@ def main(
             data_dir=data_dir,
         )
         rows += measured(config, rounds, not missing)
-    options: list[tuple[str, object]] = [("rounds", rounds), ("epochs", epochs), ("limit", limit)]
-    options += [("device", device)] if device != "cpu" else []
+    options = [("rounds", rounds), ("epochs", epochs), ("limit", limit)]
     options += [("batch-size", size) for size in sizes]
     flags = " ".join(f"--{name} {value}" for name, value in options)
-    command = f"python -m benchmarks.recording_cost {flags}"
+    command = f"python -m benchmarks.recording_cost {flags}{device_flag(device)}"
     output = output or results_path("recording_cost", device)
     write_report(output, "Cost of recording: simple_cnn on Fashion-MNIST", command, rows)
 

@@ -20,7 +20,6 @@ __all__ = [
     "paired",
     "processor",
     "ratios_table",
-    "results_path",
     "summary_table",
     "targets_table",
     "write_report",
@@ -112,12 +111,6 @@ def summary_table(heading: str, series: Mapping[str, Sequence[float]]) -> list[s
         spread = f"{min(values):.3f} - {max(values):.3f}"
         rows.append(f"| {name} | {len(values)} | {figures} | {spread} |")
     return rows
-
-
-def results_path(name: str, device: str) -> Path:
-    """Where a benchmark's results lie: those of accelerators beside those of the CPU."""
-    suffix = "" if device == "cpu" else f"_{torch.device(device).type}"
-    return Path(__file__).parent / "results" / f"{name}{suffix}.md"
 
 
 def write_report(path: Path, title: str, command: str, rows: Sequence[str]) -> None:

@@ -215,6 +215,18 @@ def test_the_device_decides_the_kernel() -> None:
         assert (chosen.near_zero_eps, chosen.above_threshold) == (0.1, 2.0)
 
 
+def test_where_triton_does_not_work_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    nowhere = torch.device("cuda:77")
+    for _ in range(2):
+        assert isinstance(kernel_for(nowhere, 0.1, 2.0), TorchKernel)
+    [line] = caplog.messages
+    assert line.startswith("Triton does not work on cuda:77 (")
+    assert "\n" not in line
+
+
 def test_edges_are_those_of_the_contract() -> None:
     assert k.HIST_BINS == 82
     assert k.HIST_EDGES.tolist() == [x / 4 for x in range(-40, 41)]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from tracking.kernels.accumulators import HIST_BINS, HIST_EDGES
 from tracking.kernels.reduction import Reduction
+from tracking.reasons import one_line
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["HIST_BINS", "HIST_EDGES", "Reduction", "kernel_for"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger("layerscope")
 
 
 def kernel_for(device: torch.device, near_zero_eps: float, above_threshold: float) -> Reduction:
@@ -46,10 +47,10 @@ def _triton_compiles(device: torch.device) -> bool:
 
         try_out(device)
     except Exception as error:  # Triton passes on whatever its compilers raise
-        logger.warning(
-            "Triton does not work on %s (%s): torch operations take its place, which cost more.",
+        log.warning(
+            "Triton does not work on %s (%s): torch operations take its place, which cost more",
             device,
-            " ".join(str(error).split())[:200] or type(error).__name__,
+            one_line(error),
         )
         return False
     return True

@@ -30,7 +30,7 @@ class TorchKernel:
     def __call__(self, x: Tensor, ints: Tensor, floats: Tensor, alive: Tensor | None) -> None:
         if x.numel() == 0:
             return
-        # Accumulators are changed in place, which inference mode would mark them with.
+        # Recording takes no part in the model's graph, nor in its inference mode.
         with torch.inference_mode(False), torch.no_grad():
             if x.ndim == 0:
                 x = x.reshape(1)
