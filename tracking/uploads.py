@@ -80,8 +80,10 @@ class _Uploader:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # A terminal's Ctrl-C and hang-up are for the one that trains.
-            start_new_session=True,
+            # A terminal's Ctrl-C and hang-up are for the one that trains. A session of its own
+            # would spare it them too, but Linux divides cores evenly among sessions (autogroup):
+            # its low priority would then count for nothing.
+            process_group=0,
         )
         self.owner = os.getpid()
         self._ear = threading.Thread(target=self._listen, name="layerscope-uploads", daemon=True)
