@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from tracking.buffers import LayerBuffer, drain
@@ -207,26 +207,23 @@ class ActivationStats:
         mode = "train" if self.model.training else "eval"
         for x in float_tensors(output):
             if has_values(x):
-                self._add(name, mode, x)
+                buffer = self._buffers.get((name, mode, x.device))
+                if buffer is None:
+                    buffer = self._new_buffer(name, mode, x.device)
+                buffer.add(x)
         if mode == "train":
             self._spent += time.perf_counter() - began
         else:
             self._evaluated_in_step = True
 
-    def _add(self, name: str, mode: str, x: Tensor) -> None:
-        if x.device.type == "mps":  # it has no float64, in which everything is accumulated
-            x = x.detach().cpu()
-        self._buffer(name, mode, x.device).add(x)
-
-    def _buffer(self, name: str, mode: str, device: torch.device) -> LayerBuffer:
-        buffer = self._buffers.get((name, mode, device))
-        if buffer is None:
-            eps, threshold = self._settings.near_zero_eps, self._settings.above_threshold
-            kernel = kernel_for(device, eps, threshold)
-            # Accumulators made in inference mode could not be changed outside it.
-            with torch.inference_mode(False):
-                buffer = LayerBuffer(name, mode, device, self._rows, kernel)
-            self._buffers[name, mode, device] = buffer
+    def _new_buffer(self, name: str, mode: str, device: torch.device) -> LayerBuffer:
+        eps, threshold = self._settings.near_zero_eps, self._settings.above_threshold
+        # Apple's GPU has no float64, in which everything is accumulated.
+        at = torch.device("cpu") if device.type == "mps" else device
+        # Accumulators made in inference mode could not be changed outside it.
+        with torch.inference_mode(False):
+            buffer = LayerBuffer(name, mode, at, self._rows, kernel_for(at, eps, threshold))
+        self._buffers[name, mode, device] = buffer
         return buffer
 
     def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,14 +21,17 @@ def has_values(x: Tensor) -> bool:
     return not (x.is_meta or x.is_nested) and x.layout is torch.strided
 
 
-def float_tensors(output: Any) -> Iterator[Tensor]:
+def float_tensors(output: Any) -> Iterable[Tensor]:
     """The floating-point tensors in a module's output, inside tuples, lists and mappings too."""
     if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from float_tensors(value)
-    elif isinstance(output, (tuple, list)):
-        for value in output:
-            yield from float_tensors(value)
+        return (output,) if output.is_floating_point() else ()
+    return _inside(output)
+
+
+def _inside(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Mapping):
+        output = output.values()
+    elif not isinstance(output, (tuple, list)):
+        return
+    for value in output:
+        yield from float_tensors(value)

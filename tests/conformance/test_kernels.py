@@ -207,6 +207,13 @@ def test_accelerator_kernel_never_asks_for_a_value() -> None:
         x.sum().item()
 
 
+def test_a_tensor_without_memory_is_refused_and_not_read() -> None:
+    nothing = torch._efficientzerotensor((2, 3))  # type: ignore[attr-defined]
+    assert nothing.data_ptr() == 0
+    with pytest.raises(TypeError, match="no memory of its own"):
+        kernel("numba")(nothing, *empty_row(), None)
+
+
 def test_the_device_decides_the_kernel() -> None:
     assert isinstance(kernel_for(torch.device("cpu"), 0.1, 2.0), NumbaKernel)
     for device in ("cuda:1", "xpu", "meta"):

@@ -202,7 +202,7 @@ class LiveDiagnosis:
 
 
 def _first_tensor(inputs: Any) -> Tensor | None:
-    return next(float_tensors(inputs), None)
+    return next(iter(float_tensors(inputs)), None)
 
 
 def _kinds(model: nn.Module) -> dict[str, str]:

@@ -26,6 +26,7 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba import carray  # type: ignore[attr-defined]
 
 __all__ = [
     "ABOVE",
@@ -43,9 +44,8 @@ __all__ = [
     "NOTHING",
     "REST",
     "SQUARES",
-    "find_living",
     "merge",
-    "reduce_pieces",
+    "reduce_block",
 ]
 
 HIST_BINS = 82
@@ -92,11 +92,42 @@ def merge(before: Any, share: Any, old: Any, old_rest: Any, mean: Any, rest: Any
 _merge = _compiled(merge)
 
 
+def reduce_block(  # pragma: no cover - compiled
+    x: Any,
+    bits: Any,
+    outer: int,
+    channels: int,
+    inner: int,
+    ints: Any,
+    floats: Any,
+    alive: Any,
+    eps: Any,
+    threshold: Any,
+    infinity: Any,
+) -> None:
+    """Add a block (outer, channels, inner) to a row; to be compiled as a C function.
+
+    ``x`` is its address, also given as that of whole numbers, ``bits``; ``ints``, ``floats`` and
+    ``alive`` are those of the row's parts. The limits are ordinals.
+    """
+    n = outer * channels * inner
+    _reduce_pieces(
+        carray(x, (n,)),
+        carray(bits, (n,)),
+        carray(ints, (INTS,)),
+        carray(floats, (FLOATS,)),
+        eps,
+        threshold,
+        infinity,
+    )
+    _find_living(carray(x, (outer, channels, inner)), carray(alive, (channels,)))
+
+
 @_compiled
-def reduce_pieces(  # pragma: no cover - compiled
+def _reduce_pieces(  # pragma: no cover - compiled
     x: Any, bits: Any, ints: Any, floats: Any, eps: Any, threshold: Any, infinity: Any
 ) -> None:
-    """Add ``x`` (n,) to a row. ``bits`` (n,) is its memory as whole numbers; limits are ordinals.
+    """Add ``x`` (n,) to a row. ``bits`` (n,) is its memory as whole numbers.
 
     Ordinals are compared, not floats: a minimum of whole numbers needs no thought of NaN.
     """
@@ -260,7 +291,7 @@ def _add_one_by_one(  # pragma: no cover - compiled
 
 
 @_compiled
-def find_living(block: Any, alive: Any) -> None:  # pragma: no cover - compiled
+def _find_living(block: Any, alive: Any) -> None:  # pragma: no cover - compiled
     """Mark the channels of ``block`` (outer, channels, inner) that have an element > 0.
 
     A channel that lives is soon found out, so little is read of a healthy network.

@@ -2,58 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
+import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tracking.kernels.accumulators import find_living, reduce_pieces
+from tracking.kernels.accumulators import reduce_block
 
 __all__ = ["NumbaKernel"]
 
+KINDS = {torch.float32: np.float32, torch.float64: np.float64}
+
 
 class NumbaKernel:
-    """Compiled for float32 and for float64 when it first meets one; the code is kept on disk."""
+    """Compiled for float32 and for float64 when it first meets one; the code is kept on disk.
+
+    What it does before the compiled code runs costs as much as the statistics of a small output:
+    in the middle of a training nothing of it is in the processor's caches. So it asks a tensor for
+    little, and hands over addresses.
+    """
 
     def __init__(self, near_zero_eps: float, above_threshold: float) -> None:
         self.near_zero_eps = near_zero_eps
         self.above_threshold = above_threshold
         limits = (near_zero_eps, above_threshold, np.inf)
         self._limits = {
-            kind: tuple(_ordinal(_at_most(limit, kind)) for limit in limits)
-            for kind in (np.float32, np.float64)
+            dtype: tuple(_ordinal(_at_most(limit, kind)) for limit in limits)
+            for dtype, kind in KINDS.items()
         }
+        # Where channels are marked that nobody asks for: an output without channels counts as one.
+        self._nobody = ctypes.c_bool()
 
-    def rows(self, table: Tensor) -> Sequence[Any]:
-        return list(table.numpy())
+    def rows(self, table: Tensor) -> Sequence[int]:
+        step = table.stride(0) * table.element_size()
+        return [table.data_ptr() + row * step for row in range(len(table))]
 
-    def __call__(self, x: Tensor, ints: Any, floats: Any, alive: Any | None) -> None:
-        if x.numel() == 0:
+    def __call__(self, x: Tensor, ints: int, floats: int, alive: int | None) -> None:
+        if x.dtype not in KINDS or x.is_neg() or not x.is_cpu:
+            x = _plain(x)
+        block = _block(x.shape, x.stride())
+        if block is None:
+            x = x.detach().contiguous()
+            block = _block(x.shape, x.stride())
+            assert block is not None
+        outer, channels, inner = block
+        if not outer * channels * inner:
             return
-        x = x.detach().resolve_neg()
-        if x.dtype not in (torch.float32, torch.float64):
-            x = x.float()
-        block = _as_block(x.numpy())
-        flat = block.reshape(-1)
-        limits = self._limits[flat.dtype.type]
-        reduce_pieces(flat, flat.view(limits[0].dtype), ints, floats, *limits)
-        if alive is not None:
-            find_living(block, alive)
+        address = x.data_ptr()
+        if not address:
+            raise TypeError(f"a {type(x).__name__} has no memory of its own to read")
+        if alive is None:
+            alive = ctypes.addressof(self._nobody)
+        _compiled(KINDS[x.dtype])(
+            *(address, address, outer, channels, inner),
+            *(ints, floats, alive),
+            *self._limits[x.dtype],
+        )
 
 
-def _as_block(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """View as contiguous (outer, channels, inner) without a copy where the layout allows it."""
-    if x.ndim < 2:
-        return np.ascontiguousarray(x).reshape(1, 1, -1)
-    if not x.flags.c_contiguous:
-        channels_last = x.transpose(0, *range(2, x.ndim), 1)
-        if channels_last.flags.c_contiguous:
-            return channels_last.reshape(-1, x.shape[1], 1)
-        x = np.ascontiguousarray(x)
-    return x.reshape(x.shape[0], x.shape[1], -1)
+@cache
+def _compiled(kind: type[np.floating[Any]]) -> Callable[..., None]:
+    """``reduce_block`` for float32 or float64 as a C function, which lets other threads run.
+
+    It takes addresses. A compiled Python function would first look at each array that it is given.
+    """
+    types: Any = numba.types
+    real = numba.from_dtype(np.dtype(kind))
+    wide = kind is np.float64
+    whole = types.int64 if wide else types.int32
+    limit = ctypes.c_int64 if wide else ctypes.c_int32
+    block, row = (real, whole), (types.int64, types.float64, types.boolean)
+    signature = types.void(
+        *map(types.CPointer, block), *[types.intp] * 3, *map(types.CPointer, row), *[whole] * 3
+    )
+    compiled: Any = numba.cfunc(signature, cache=True)(reduce_block)
+    address, size = ctypes.c_void_p, ctypes.c_ssize_t
+    prototype = ctypes.CFUNCTYPE(None, *[address] * 2, *[size] * 3, *[address] * 3, *[limit] * 3)
+    return prototype(compiled.address)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """On the host, in a kind that the compiled code knows, with its signs in its memory."""
+    x = x.detach().cpu().resolve_neg()
+    return x if x.dtype in KINDS else x.float()
+
+
+@lru_cache(maxsize=1024)
+def _block(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int, int] | None:
+    """A tensor as (outer, channels, inner), as it lies in memory; None where that has gaps."""
+    n = math.prod(shape)
+    if n == 0:
+        return 0, 1, 1
+    channels = shape[1] if len(shape) > 1 else 1
+    if _dense(shape, strides):
+        inner = math.prod(shape[2:])
+        return n // (channels * inner), channels, inner
+    last = [0, *range(2, len(shape)), 1]
+    if len(shape) > 2 and _dense([shape[i] for i in last], [strides[i] for i in last]):
+        return n // channels, channels, 1
+    return None
+
+
+def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _at_most(limit: float, kind: type[Any]) -> Any:
@@ -65,7 +127,7 @@ def _at_most(limit: float, kind: type[Any]) -> Any:
     return near + kind(0)  # -0.0 would be another whole number than 0.0
 
 
-def _ordinal(x: Any) -> Any:
+def _ordinal(x: Any) -> int:
     """The whole number that has the place of ``x`` in the order of floats; that of 0.0 is 0."""
     bits = x.view(np.int32 if x.itemsize == 4 else np.int64)
-    return bits if bits >= 0 else bits ^ np.iinfo(bits.dtype).max
+    return int(bits if bits >= 0 else bits ^ np.iinfo(bits.dtype).max)
