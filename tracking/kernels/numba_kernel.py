@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import numba
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tracking.kernels.accumulators import reduce_block
+from tracking.kernels.blocks import as_block
 
 __all__ = ["NumbaKernel"]
 
@@ -46,12 +46,7 @@ class NumbaKernel:
     def __call__(self, x: Tensor, ints: int, floats: int, alive: int | None) -> None:
         if x.dtype not in KINDS or x.is_neg() or not x.is_cpu:
             x = _plain(x)
-        block = _block(x.shape, x.stride())
-        if block is None:
-            x = x.detach().contiguous()
-            block = _block(x.shape, x.stride())
-            assert block is not None
-        outer, channels, inner = block
+        x, (outer, channels, inner) = as_block(x)
         if not outer * channels * inner:
             return
         address = x.data_ptr()
@@ -91,31 +86,6 @@ def _plain(x: Tensor) -> Tensor:
     """On the host, in a kind that the compiled code knows, with its signs in its memory."""
     x = x.detach().cpu().resolve_neg()
     return x if x.dtype in KINDS else x.float()
-
-
-@lru_cache(maxsize=1024)
-def _block(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int, int] | None:
-    """A tensor as (outer, channels, inner), as it lies in memory; None where that has gaps."""
-    n = math.prod(shape)
-    if n == 0:
-        return 0, 1, 1
-    channels = shape[1] if len(shape) > 1 else 1
-    if _dense(shape, strides):
-        inner = math.prod(shape[2:])
-        return n // (channels * inner), channels, inner
-    last = [0, *range(2, len(shape)), 1]
-    if len(shape) > 2 and _dense([shape[i] for i in last], [strides[i] for i in last]):
-        return n // channels, channels, 1
-    return None
-
-
-def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    expected = 1
-    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if size > 1 and stride != expected:
-            return False
-        expected *= size
-    return True
 
 
 def _at_most(limit: float, kind: type[Any]) -> Any:

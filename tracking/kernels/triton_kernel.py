@@ -7,7 +7,6 @@ are larger than the output. What the results are, and in which arithmetic, stand
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -17,6 +16,7 @@ import triton
 from torch import Tensor
 
 from tracking.kernels import accumulators as k
+from tracking.kernels.blocks import as_block
 from tracking.kernels.triton_reduction import PARTIALS, reduce_blocks
 
 __all__ = ["TritonKernel", "try_out"]
@@ -34,7 +34,7 @@ class TritonKernel:
     def __init__(self, near_zero_eps: float, above_threshold: float) -> None:
         self.near_zero_eps = near_zero_eps
         self.above_threshold = above_threshold
-        self._finished: Tensor | None = None
+        self._scratch: tuple[Tensor, Tensor] | None = None
 
     def rows(self, table: Tensor) -> Sequence[tuple[Tensor, int]]:
         # A table and a number: a row's own address would compile anew for each alignment.
@@ -48,33 +48,43 @@ class TritonKernel:
         floats: tuple[Tensor, int],
         alive: tuple[Tensor, int] | None,
     ) -> None:
-        if x.numel() == 0:
+        # Not every device that computes has conversions from float8.
+        if x.is_neg() or x.element_size() == 1:
+            x = x.detach().resolve_neg()
+            x = x.float() if x.element_size() == 1 else x
+        x, (outer, channels, inner) = as_block(x)
+        n = outer * channels * inner
+        if not n:
             return
-        x, inner = _in_memory_order(x.detach().resolve_neg())
-        programs = min(triton.cdiv(x.numel(), BLOCK), PROGRAMS)
-        if self._finished is None:
-            self._finished = torch.zeros(1, dtype=torch.int32, device=x.device)
-        partials = torch.empty(PARTIALS, PROGRAMS, dtype=torch.float64, device=x.device)
+        partials, finished = self._scratch or self._new_scratch(x.device)
         living = (ints if alive is None else alive)[0]
         with _current(x.device):
-            reduce_blocks[(programs,)](
+            reduce_blocks[(min(triton.cdiv(n, BLOCK), PROGRAMS),)](
                 x,
-                x.numel(),
+                n,
                 *ints,
                 floats[0],
                 living,
                 living.shape[1],
                 inner,
                 partials,
-                self._finished,
+                finished,
                 self.near_zero_eps,
                 self.above_threshold,
                 alive is not None,
-                x.numel() + BLOCK * PROGRAMS >= 2**31,
+                n + BLOCK * PROGRAMS >= 2**31,
                 BLOCK,
                 PROGRAMS,
                 num_warps=WARPS,
             )
+
+    def _new_scratch(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Where programs leave what they found, and count how many have; launches take turns."""
+        self._scratch = (
+            torch.empty(PARTIALS, PROGRAMS, dtype=torch.float64, device=device),
+            torch.zeros(1, dtype=torch.int32, device=device),
+        )
+        return self._scratch
 
 
 def try_out(device: torch.device) -> None:
@@ -87,18 +97,8 @@ def try_out(device: torch.device) -> None:
     kernel(torch.zeros(4, 4, 4, device=device), *rows)
 
 
-def _in_memory_order(x: Tensor) -> tuple[Tensor, int]:
-    """A tensor without gaps, and how many elements of a channel lie side by side in its memory."""
-    if x.dtype.itemsize == 1:  # not every device that computes has conversions from float8
-        x = x.float()
-    if x.ndim < 2:
-        return x.contiguous(), 1
-    channels_last = x.movedim(1, -1)
-    if channels_last.is_contiguous():
-        return channels_last, 1
-    return x.contiguous(), math.prod(x.shape[2:])
-
-
 def _current(device: torch.device) -> AbstractContextManager[Any]:
     """Triton launches on the current device; its interpreter knows none."""
-    return nullcontext() if device.type == "cpu" else torch.accelerator.device_index(device.index)
+    if device.type == "cpu" or device.index == torch.accelerator.current_device_index():
+        return nullcontext()
+    return torch.accelerator.device_index(device.index)
