@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from heapq import merge
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +21,19 @@ import pyarrow as pa
 from tracking.kernels import HIST_BINS
 from tracking.layer_columns import CURVES, Ints, LayerColumns, ratio
 from tracking.stats_blocks import NEEDED, TOTALS, Arrays, known, stats_blocks
-from tracking.store import read_slices
+from tracking.store import numbered_slices
 
 __all__ = ["COLUMNS", "NEEDED", "ColumnsBuilder", "LayerColumns", "read_columns"]
+
+T = TypeVar("T")
 
 COLUMNS = 1200
 """Largest number of a layer's columns; half of it is always there, and a panel shows no more."""
 TOTAL = 48_000
 """Largest number of all layers' columns, 32 MB: layers of very deep networks get fewer."""
 FEWEST = 16
+READERS = 2
+"""Threads that decode: that takes twice as long as summing."""
 ROWS = 1 << 14
 """Rows at a time: all of a row group in one piece, as this project writes them; 12 MB."""
 
@@ -98,18 +104,19 @@ def read_columns(
     Raises RecordsDamaged: unreadable, no such table, or written by a newer version.
     """
     builder = ColumnsBuilder(limit, mode)
-    for table in _ahead(read_slices(source, NEEDED, ROWS)):
+    readers = [numbered_slices(source, NEEDED, ROWS, share, READERS) for share in range(READERS)]
+    for _, table in merge(*map(_ahead, readers), key=itemgetter(0)):
         builder.add(table, source)
     return builder.columns(layers)
 
 
-def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same tables; while one is summed, the next is decoded."""
+def _ahead(slices: Iterator[T]) -> Iterator[T]:
+    """The same; while one is in use, the next is decoded, in another thread."""
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, tables, None)
-        while (table := coming.result()) is not None:
-            coming = thread.submit(next, tables, None)
-            yield table
+        coming = thread.submit(next, slices, None)
+        while (found := coming.result()) is not None:
+            coming = thread.submit(next, slices, None)
+            yield found
 
 
 # How columns are joined, and what an empty one has.

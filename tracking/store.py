@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from tracking.errors import BadTracking, RecordsDamaged
 
-__all__ = ["RecordFile", "read_batches", "read_records", "read_slices"]
+__all__ = ["RecordFile", "numbered_slices", "read_batches", "read_records", "read_slices"]
 
 # Rows gathered into one row group of the compacted file.
 ROW_GROUP = 1 << 13
@@ -102,15 +102,31 @@ def read_slices(source: Path, columns: Sequence[str], rows: int = 1 << 13) -> It
 
     A column that a file lacks is left out. Raises RecordsDamaged as read_batches does.
     """
+    for _, table in numbered_slices(source, columns, rows):
+        yield table
+
+
+def numbered_slices(
+    source: Path, columns: Sequence[str], rows: int, share: int = 0, shares: int = 1
+) -> Iterator[tuple[int, pa.Table]]:
+    """What read_slices gives, with the number of the row group that each table is of.
+
+    Of ``shares`` readers, each of which may have a thread of its own, one gives every so many-th
+    row group, beginning with number ``share``; together they give all.
+    """
+    number = 0
     for file in _files(source):
         with _opened(file) as parquet:
             schema = parquet.schema_arrow
             names = [name for name in schema.names if name in columns]
-            yield schema.empty_table().select(names)
+            yield number, schema.empty_table().select(names)
             # One row group at a time: the reader keeps what it has of all that it is given.
             for group in range(parquet.num_row_groups):
-                for batch in parquet.iter_batches(rows, row_groups=[group], columns=names):
-                    yield pa.Table.from_batches([batch]).replace_schema_metadata(schema.metadata)
+                if number % shares == share:
+                    for batch in parquet.iter_batches(rows, row_groups=[group], columns=names):
+                        table = pa.Table.from_batches([batch])
+                        yield number, table.replace_schema_metadata(schema.metadata)
+                number += 1
 
 
 def _files(source: Path) -> list[Path]:

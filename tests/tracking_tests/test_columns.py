@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tracking_tests.figures import row, table
+from tracking import store
 from tracking.columns import FEWEST, ColumnsBuilder, LayerColumns, read_columns
 from tracking.errors import RecordsDamaged
 from tracking.records import LayerStats
@@ -170,7 +171,11 @@ def test_layers_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
     ]
 
 
-def test_parts_and_whole_file_give_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("row_group", "groups"), [(1 << 13, 1), (14, 5)])
+def test_parts_and_whole_file_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group: int, groups: int
+) -> None:
+    monkeypatch.setattr(store, "ROW_GROUP", row_group)
     file = RecordFile("stats.parquet", SCHEMA, tmp_path)
     rng = np.random.default_rng(0)
     for step in range(0, 70, 7):
@@ -178,6 +183,7 @@ def test_parts_and_whole_file_give_the_same(tmp_path: Path) -> None:
         file.append(table(*[row(step + i, hist=hist) for i, hist in enumerate(hists)]))
     parts = read_columns(file.source(), 32)["relu"]
     whole = read_columns(file.close(), 32)["relu"]
+    assert pq.read_metadata(file.path).num_row_groups == groups
     assert len(parts) == 18
     np.testing.assert_array_equal(parts.hist, whole.hist)
     assert parts.edges.tolist() == whole.edges.tolist() == [*range(0, 70, 4), 70]
