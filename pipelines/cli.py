@@ -11,6 +11,7 @@ import click
 from pipelines.config import LrRangeConfig, RunConfig
 from pipelines.flags import config_flags
 from pipelines.options import config_from, read_config
+from tracking.uploads import start_uploader
 
 __all__ = ["lr_find", "train"]
 
@@ -28,6 +29,7 @@ config_file = click.option(
 def train(config_path: Path | None, **flags: Any) -> None:
     """Train a network, record what happens inside it, and log all of it to MLflow."""
     config = config_from(RunConfig, _given(config_path, flags))
+    start_uploader()
     # Torch and MLflow take seconds to import: not for --help, and not to refuse an option.
     from pipelines.commands import train_command
 
@@ -44,6 +46,7 @@ def lr_find(config_path: Path | None, **flags: Any) -> None:
     own = {name: given.pop(name) for name in LrRangeConfig.model_fields if name in given}
     options = config_from(LrRangeConfig, own)
     config = config_from(RunConfig, given)
+    start_uploader()
     from pipelines.commands import lr_find_command
 
     lr_find_command(config, options)

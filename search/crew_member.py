@@ -11,6 +11,7 @@ import threading
 
 from search.storage_url import storage_url
 from tracking.errors import LayerscopeError
+from tracking.uploads import start_uploader
 
 __all__ = ["main"]
 
@@ -21,6 +22,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     # Before the imports: a library that is the first to do this chooses what is shown.
     logging.basicConfig(format="%(name)s: %(message)s")
+    start_uploader()
     from search.working import work
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -20,7 +20,7 @@ from typing import Any
 
 import tracking
 
-__all__ = ["Upload", "start_upload"]
+__all__ = ["Upload", "start_upload", "start_uploader"]
 
 log = logging.getLogger("layerscope")
 
@@ -156,13 +156,21 @@ _current: list[_Uploader] = []
 _starting = threading.Lock()
 
 
+def start_uploader() -> None:
+    """Start the process, where there is none yet: before imports of its own, a command may do so.
+
+    What it imports meanwhile then takes a core that is idle, and not one of the training's.
+    """
+    with _starting:
+        if not (_current and _current[0].usable):
+            _current[:] = [_Uploader()]
+
+
 def start_upload(folder: Path, interval: float, patience: float) -> Upload:
     """Begin to deliver what is and will be in ``folder/spool``; returns at once.
 
     ``interval`` is seconds between looks into the spool, ``patience`` how long after the last
     success the uploader goes on trying, once it has been told to close.
     """
-    with _starting:
-        if not (_current and _current[0].usable):
-            _current[:] = [_Uploader()]
-        return _current[0].take(folder, interval, patience)
+    start_uploader()
+    return _current[0].take(folder, interval, patience)
