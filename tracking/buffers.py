@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -63,16 +64,15 @@ class LayerBuffer:
             self._moments.append((step, time))
             self._open = False
 
-    def packed(self) -> Tensor:
-        """The memory of the finished rows, uint8 (bytes,), so that they come over in one piece."""
+    def memory(self) -> list[Tensor]:
+        """That of the finished rows, uint8 (bytes,), table by table."""
         rows = len(self._moments)
         tables = [self._ints, self._floats, *(c.alive for c in self._channels.values())]
-        return torch.cat([table[:rows].reshape(-1).view(torch.uint8) for table in tables])
+        return [table[:rows].reshape(-1).view(torch.uint8) for table in tables]
 
-    def take(self, packed: npt.NDArray[np.uint8]) -> LayerRows:
-        """The rows that ``packed`` brought to the host; start over."""
+    def take(self, parts: Iterator[npt.NDArray[np.uint8]]) -> LayerRows:
+        """The rows whose memory ``parts`` brought to the host; start over."""
         rows = len(self._moments)
-        parts = self._unpacked(packed, rows)
         taken = LayerRows(
             self.layer,
             self.mode,
@@ -86,14 +86,6 @@ class LayerBuffer:
         )
         self._start_over()
         return taken
-
-    def _unpacked(
-        self, packed: npt.NDArray[np.uint8], rows: int
-    ) -> Iterator[npt.NDArray[np.uint8]]:
-        sizes = [8 * k.INTS, 8 * k.FLOATS, *self._channels]
-        ends = np.cumsum([rows * size for size in sizes])
-        # Copies, since a view of numbers needs an aligned beginning.
-        return (part.copy() for part in np.split(packed, ends[:-1]))
 
     def _start_over(self) -> None:
         done = len(self._moments)
@@ -153,8 +145,12 @@ def drain(buffers: Sequence[LayerBuffer]) -> list[LayerRows]:
         here = [buffer for buffer in buffers if buffer.device == device and len(buffer)]
         if not here:
             continue
-        pieces = [buffer.packed() for buffer in here]
+        pieces = [piece for buffer in here for piece in buffer.memory()]
         packed = torch.cat(pieces).cpu().numpy()
-        parts = np.split(packed, np.cumsum([len(piece) for piece in pieces])[:-1])
-        taken.extend(buffer.take(part) for buffer, part in zip(here, parts, strict=True))
+        # Copies, since a view of numbers needs an aligned beginning.
+        ends = accumulate(map(len, pieces))
+        parts = (
+            packed[end - len(piece) : end].copy() for end, piece in zip(ends, pieces, strict=True)
+        )
+        taken.extend(buffer.take(parts) for buffer in here)
     return taken

@@ -79,6 +79,8 @@ def merged(parts: Sequence[LayerRows]) -> LayerRows:
     the step.
     """
     first = parts[0]
+    if len(parts) == 1:
+        return first
     times = {step: time for part in reversed(parts) for step, time in part.moments}
     moments = sorted(times.items())
     place = {step: index for index, (step, _) in enumerate(moments)}
