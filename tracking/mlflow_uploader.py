@@ -83,6 +83,8 @@ def main() -> None:
     os.nice(NICENESS)
     # Ctrl-C is for the one that trains, which then says what is to be done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The terminal is another process group's; some stop whoever writes to it all the same.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.ERROR)
     uploader = Uploader(sys.stdout)
