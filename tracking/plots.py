@@ -35,6 +35,8 @@ __all__ = [
 
 COMPRESSION = 3
 """Of zlib: less than half the time of the default, for files that are a fifth larger."""
+STEPS = (1, 2, 5, 10)
+"""Between numbers on an axis, times a power of ten: others have more digits."""
 CURVES = (
     ("mean", "mean"),
     ("std", "standard deviation"),
@@ -129,8 +131,8 @@ def lr_range_figure(
 def _scales(ax: Axes) -> None:
     """A grid, and few numbers on the axes, which take most of the time that a picture takes."""
     ax.grid(alpha=0.3)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=STEPS))
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
 
 
 def _color(position: int, count: int) -> tuple[float, float, float, float]:
