@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 from collections.abc import Callable
@@ -205,6 +206,15 @@ def test_accelerator_kernel_never_asks_for_a_value() -> None:
     kernel("torch, chunked")(x, *empty_row("meta"), living)
     with pytest.raises(RuntimeError):
         x.sum().item()
+
+
+def test_where_no_channels_are_asked_for_none_are_marked() -> None:
+    kind, (ints, floats) = NumbaKernel(0.05, 1.0), empty_row()
+    marks = (ctypes.c_bool * 9)()
+    kind._nobody = ctypes.c_bool.from_buffer(marks)
+    kind(torch.ones(2, 9, 3), ints.data_ptr(), floats.data_ptr(), None)
+    assert ints[k.COUNT] == 54
+    assert not any(marks[1:])
 
 
 def test_a_tensor_without_memory_is_refused_and_not_read() -> None:

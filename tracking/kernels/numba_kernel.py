@@ -36,7 +36,7 @@ class NumbaKernel:
             dtype: tuple(_ordinal(_at_most(limit, kind)) for limit in limits)
             for dtype, kind in KINDS.items()
         }
-        # Where channels are marked that nobody asks for: an output without channels counts as one.
+        # Where a channel is marked that nobody asks for: all elements are of this one then.
         self._nobody = ctypes.c_bool()
 
     def rows(self, table: Tensor) -> Sequence[int]:
@@ -46,16 +46,18 @@ class NumbaKernel:
     def __call__(self, x: Tensor, ints: int, floats: int, alive: int | None) -> None:
         if x.dtype not in KINDS or x.is_neg() or not x.is_cpu:
             x = _plain(x)
-        x, (outer, channels, inner) = as_block(x)
+        x, block = as_block(x)
+        outer, channels, inner = block
         if not outer * channels * inner:
             return
         address = x.data_ptr()
         if not address:
             raise TypeError(f"a {type(x).__name__} has no memory of its own to read")
         if alive is None:
+            block = 1, 1, outer * channels * inner
             alive = ctypes.addressof(self._nobody)
         _compiled(KINDS[x.dtype])(
-            *(address, address, outer, channels, inner),
+            *(address, address, *block),
             *(ints, floats, alive),
             *self._limits[x.dtype],
         )
