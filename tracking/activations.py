@@ -30,13 +30,14 @@ from torch.utils.hooks import RemovableHandle
 from tracking.buffers import LayerBuffer, drain
 from tracking.errors import BadOption
 from tracking.hyperparameters import update_skipped
-from tracking.interval import Interval, Thinning
+from tracking.interval import Thinning
 from tracking.kernels import kernel_for
 from tracking.lasting import LastingDead
 from tracking.layer_hooks import LayerHooks
 from tracking.layer_rows import LayerRows, merged
 from tracking.layers import Hook, check_layers, select_layers
 from tracking.outputs import float_tensors, has_values, in_backward
+from tracking.pace import Pace
 from tracking.ranks import Ranks
 from tracking.record_log import LOOK_EVERY, RecordLog, Watch
 from tracking.records import LayerStats, Metric
@@ -71,7 +72,7 @@ class ActivationStats:
         *,
         optimizer: torch.optim.Optimizer | None = None,
         layers: str = "activations",
-        every: str | int = 1,
+        every: str | int | Pace = 1,
         record_eval: bool = False,
         near_zero_eps: float = 0.05,
         above_threshold: float = 1.0,
@@ -90,7 +91,9 @@ class ActivationStats:
         self._optimizer = optimizer
         self._layers = layers
         self._ranks = Ranks()
-        self._interval = Interval(every, adapts=not self._ranks.several)
+        alone = not self._ranks.several
+        self._pace = every if isinstance(every, Pace) else Pace(every, adapts=alone)
+        self._ends_steps = self._pace is not every
         self._record_eval = record_eval
         self._settings = StatsSettings(near_zero_eps, above_threshold, layers, str(every))
         self._log = RecordLog(
@@ -113,9 +116,7 @@ class ActivationStats:
         self._handles: list[RemovableHandle] = []
         self._untaken = self._unflushed = 0
         self._entered = self._closed = False
-        self._evaluated = self._evaluated_in_step = False
-        self._spent = 0.0
-        self._step_began = 0.0
+        self._evaluated_in_step = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -138,7 +139,7 @@ class ActivationStats:
         self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
         if self._optimizer is not None:
             self._handles.append(self._optimizer.register_step_post_hook(self._after_update))
-        self._step_began = time.perf_counter()
+        self._pace.begin()
         return self
 
     def __exit__(
@@ -154,10 +155,9 @@ class ActivationStats:
     def step(self) -> None:
         """End the current step: what the layers gave since the last call becomes its rows."""
         self._end_rows()
-        now = time.perf_counter()
-        self._interval.end_step(self.current_step, now - self._step_began, self._spent)
+        if self._ends_steps:
+            self._pace.end_step(self.current_step)
         self.current_step += 1
-        self._step_began, self._spent = now, 0.0
 
     def flush(self) -> list[LayerStats]:
         """Bring finished rows to the host, write them as a part, and send thinned metrics.
@@ -186,17 +186,13 @@ class ActivationStats:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if not model.training:
-            self._evaluated = True
-        elif self._evaluated:
-            # What was spent on evaluation is no part of the step that comes now.
-            self._evaluated, self._step_began = False, time.perf_counter()
+        self._pace.before_forward(model.training)
         if self._armed():
             self._hooks.update()
 
     def _armed(self) -> bool:
         if self.model.training:
-            return self._interval.due(self.current_step)
+            return self._pace.due(self.current_step)
         return self._record_eval
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -212,7 +208,7 @@ class ActivationStats:
                     buffer = self._new_buffer(name, mode, x.device)
                 buffer.add(x)
         if mode == "train":
-            self._spent += time.perf_counter() - began
+            self._pace.recording += time.perf_counter() - began
         else:
             self._evaluated_in_step = True
 
@@ -236,7 +232,7 @@ class ActivationStats:
         for buffer in self._buffers.values():
             buffer.end_step(self.current_step, now)
         # Not by what is in the buffers, in which ranks may differ: all must flush together.
-        if self._interval.due(self.current_step) or self._evaluated_in_step:
+        if self._pace.due(self.current_step) or self._evaluated_in_step:
             self._untaken += 1
             self._unflushed += 1
         self._evaluated_in_step = False
@@ -244,8 +240,8 @@ class ActivationStats:
             self.flush()
         elif self._untaken == self._rows:
             self._take()
-        if self._spent:
-            self._spent += time.perf_counter() - began
+        if self._pace.recording:
+            self._pace.recording += time.perf_counter() - began
 
     def _take(self) -> None:
         """Bring finished rows of all ranks together; there are none on ranks other than 0."""
@@ -254,7 +250,8 @@ class ActivationStats:
         if self._closed:
             return
         if self._ranks.several:
-            self._interval.steps = self._ranks.agreed(self._interval.adapted())
+            interval = self._pace.interval
+            interval.steps = self._ranks.agreed(interval.adapted())
         together: dict[tuple[str, str], list[LayerRows]] = {}
         for rows in itertools.chain.from_iterable(self._ranks.gathered(taken)):
             together.setdefault((rows.layer, rows.mode), []).append(rows)

@@ -34,6 +34,7 @@ from tracking.layer_hooks import LayerHooks
 from tracking.layers import Hook, check_layers, select_layers
 from tracking.norms import gradient_sums, has_elements_to_read
 from tracking.outputs import float_tensors
+from tracking.pace import Pace
 from tracking.record_log import Watch
 from tracking.records import GradientRecord
 from tracking.sink import Sink
@@ -66,7 +67,7 @@ class GradientStats(SteppedStats[GradientRecord]):
         optimizer: torch.optim.Optimizer | None = None,
         scaler: torch.amp.GradScaler | None = None,
         layers: str = "activations",
-        every: str | int = 1,
+        every: str | int | Pace = 1,
         directory: Path | str | None = None,
         sink: Sink | None = None,
         expected_steps: int | None = None,

@@ -27,6 +27,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tracking.errors import BadOption
 from tracking.interval import Thinning
+from tracking.pace import Pace
 from tracking.ranks import Ranks
 from tracking.record_log import LOOK_EVERY, RecordLog, Watch
 from tracking.records import HyperParams, Metric
@@ -52,7 +53,7 @@ class Recorder:
     what was used, whoever set it. A step that a gradient scaler skips is not recorded, since it did
     not happen. Losses stay on their device until ``flush_every`` steps are full. Rows go to Parquet
     parts below ``directory`` (a temporary one by default), thinned metrics to ``sink``. ``watch``
-    is given finished records every 16 steps, on rank 0.
+    is given finished records every 16 steps, on rank 0; ``pace`` is told what the steps took.
 
     Raises BadOption: ``flush_every`` is below 1; BadTracking: the directory cannot be written.
     """
@@ -66,6 +67,7 @@ class Recorder:
         expected_steps: int | None = None,
         flush_every: int = 64,
         watch: Watch[HyperParams] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         if flush_every < 1:
             raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
@@ -79,6 +81,7 @@ class Recorder:
             self._metrics,
             watch,
         )
+        self._pace = pace or Pace(1)
         self._thinning = Thinning(expected_steps)
         self._flush_every = flush_every
         self._rows = min(flush_every, LOOK_EVERY) if watch else flush_every
@@ -156,6 +159,7 @@ class Recorder:
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if update_skipped(optimizer):
             return
+        began = time.perf_counter()
         loss = self._noted.get("loss")
         self._pending.append(
             StepNotes(
@@ -175,6 +179,7 @@ class Recorder:
             self.flush()
         elif len(self._pending) == self._rows:
             self._take()
+        self._pace.always += time.perf_counter() - began
 
     def _take(self) -> None:
         """Bring the steps of all ranks together; there are none on ranks other than 0."""

@@ -9,16 +9,21 @@ from tracking.errors import BadOption
 
 __all__ = ["Interval", "Thinning", "parse_every"]
 
+LEAST = 0.25
+"""Of the share asked for, what recording gets however much is done in every step: layers must be
+looked at from time to time."""
+
 
 class Interval:
     """Decides which steps are recorded.
 
     ``every`` is N (steps 0, N, 2N, ...) or ``auto:SHARE``. The automatic interval starts at 1 and
-    follows the measured cost: recording one step costs r seconds, a step without recording takes
-    s, and every n-th step recorded spends r / (n s + r) of the time, so
-    n = ceil(r (1 - SHARE) / (s SHARE)). The first recorded step is left out of the measure: kernels
-    are compiled and memory is allocated in it. With ``adapts=False`` it only measures: several
-    ranks set ``steps`` to what they agree on.
+    follows the measured cost: recording one step costs r seconds, what is done in every step a, and
+    a step without either takes s. With every n-th step recorded that is
+    (n a + r) / (n (s + a) + r) of the time, so n = ceil(r (1 - SHARE) / (s SHARE - a (1 - SHARE))).
+    Where ``a`` alone takes nearly all of the share, or more, recording still gets a quarter of it.
+    The first recorded step is left out of the measure: kernels are compiled and memory is allocated
+    in it. With ``adapts=False`` it only measures: several ranks set ``steps`` to what they agree on.
 
     Raises BadOption: ``every`` is neither.
     """
@@ -32,6 +37,7 @@ class Interval:
         self._next = 0
         self._warm = False
         self._recording = _Average()
+        self._always = _Average()
         self._bare = _Average()
 
     @property
@@ -43,10 +49,13 @@ class Interval:
         """Whether this step is to be recorded."""
         return step >= self._next
 
-    def end_step(self, step: int, seconds: float, recording: float) -> None:
-        """Learn from a finished step: its whole duration, and the part that recording took."""
+    def end_step(self, step: int, seconds: float, recording: float, always: float = 0.0) -> None:
+        """Learn from a finished step: its whole duration, the part that recording it took, and what
+        is done in every step.
+        """
         if self._warm and not self.fixed:
-            self._bare.add(max(seconds - recording, 0.0))
+            self._bare.add(max(seconds - recording - always, 0.0))
+            self._always.add(always)
             if recording:
                 self._recording.add(recording)
             if self._adapts:
@@ -59,8 +68,9 @@ class Interval:
         """The number of steps that the cost measured so far calls for."""
         if self.fixed or not (self._bare.value and self._recording.value):
             return self.steps
-        ratio = self._recording.value / self._bare.value
-        return max(1, math.ceil(ratio * (1 - self._share) / self._share))
+        share, allowed = self._share, self._bare.value * self._share
+        left = max(allowed - self._always.value * (1 - share), allowed * LEAST)
+        return max(1, math.ceil(self._recording.value * (1 - share) / left))
 
 
 def parse_every(every: str) -> tuple[int, float]:

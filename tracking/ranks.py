@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-__all__ = ["Ranks", "is_first_rank"]
+__all__ = ["Ranks", "is_first_rank", "several_ranks"]
 
 log = logging.getLogger("layerscope")
 
@@ -23,6 +23,11 @@ def is_first_rank() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
+def several_ranks() -> bool:
+    """Whether this process is one of several."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 class Ranks:
     """The ranks of a recording, which all must make it, and flush, at the same steps.
 
@@ -31,7 +36,7 @@ class Ranks:
     """
 
     def __init__(self) -> None:
-        self.several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self.several = several_ranks()
         self.first = is_first_rank()
         self._group: Any = (
             dist.new_group(backend="gloo", timeout=LONGEST_WAIT) if self.several else None

@@ -16,6 +16,7 @@ In a hand-written loop::
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
@@ -36,8 +37,9 @@ from tracking.gradients import GradientStats
 from tracking.hyperparameters import Recorder
 from tracking.interval import Interval
 from tracking.layers import check_layers
+from tracking.pace import Pace
 from tracking.pictures import draw
-from tracking.ranks import is_first_rank
+from tracking.ranks import is_first_rank, several_ranks
 from tracking.records import Finding
 from tracking.sink import NullSink, Sink
 from tracking.updates import UpdateStats
@@ -107,6 +109,8 @@ class RunRecord:
         self.directory = Path(directory)
         self._sink = sink or NullSink()
         self._diagnosis = None
+        # Several ranks must record the same steps: their ActivationStats agree on the interval.
+        self._pace = Pace(options.every, adapts=not several_ranks())
         if options.diagnose:
             self._diagnosis = LiveDiagnosis(
                 model,
@@ -116,14 +120,16 @@ class RunRecord:
                 first_step=first_step,
                 # There is one on every rank, since all must flush at the same steps.
                 active=is_first_rank(),
+                pace=self._pace,
             )
         watched = self._diagnosis
         shared: dict[str, Any] = {"sink": self._sink, "expected_steps": expected_steps}
-        often: dict[str, Any] = {"every": options.every, **shared}
+        often: dict[str, Any] = {"every": self._pace, **shared}
         self.recorder = Recorder(
             optimizer,
             directory=self.directory / "hyperparameters",
             watch=watched.steps if watched else None,
+            pace=self._pace,
             **shared,
         )
         self.activation_stats = ActivationStats(
@@ -172,6 +178,7 @@ class RunRecord:
                 entered.enter_context(recorder)
             self._closing.callback(self._hand_over)  # after all of them have been closed
             self._closing.push(entered.pop_all())
+        self._pace.begin()
         return self
 
     def __exit__(
@@ -195,20 +202,25 @@ class RunRecord:
 
         ``labels``, class numbers (n,), tell the diagnosis what the batch's answers are.
         """
+        began = time.perf_counter()
         self.recorder.note(loss=loss, batch_size=batch_size, epoch=epoch, step=step)
         if self._diagnosis is not None and labels is not None:
             self._diagnosis.note(labels)
         if self.update_stats is not None:
             # A step that a scaler skips counts for the loop, but not for the optimizer.
             self.update_stats.current_step = self.activation_stats.current_step
+        self._pace.always += time.perf_counter() - began
 
     def step(self) -> None:
         """End the current step; call it after ``optimizer.step()``."""
+        step, began = self.activation_stats.current_step, time.perf_counter()
         if self._diagnosis is not None:
             self._diagnosis.step()  # what went in is known before what came of it
+        self._pace.always += time.perf_counter() - began
         self.activation_stats.step()
         if self.gradient_stats is not None:
             self.gradient_stats.step()
+        self._pace.end_step(step)
 
     def validated(self, loss: float, accuracy: float, top_class: float = math.nan) -> None:
         """Tell the diagnosis what a validation gave, after the steps done so far.

@@ -20,7 +20,8 @@ from torch.utils.hooks import RemovableHandle
 from tracking.errors import BadOption
 from tracking.flow_tables import flow_table
 from tracking.hyperparameters import update_skipped
-from tracking.interval import Interval, Thinning
+from tracking.interval import Thinning
+from tracking.pace import Pace
 from tracking.ranks import is_first_rank
 from tracking.record_log import LOOK_EVERY, RecordLog, Watch
 from tracking.records import GradientRecord, Metric, UpdateRecord
@@ -55,7 +56,7 @@ class SteppedStats(ABC, Generic[Record]):
         model: nn.Module,
         schema: pa.Schema,
         *,
-        every: str | int,
+        every: str | int | Pace,
         directory: Path | str | None,
         sink: Sink | None,
         expected_steps: int | None,
@@ -67,7 +68,8 @@ class SteppedStats(ABC, Generic[Record]):
         # A compiled model is a wrapper: the names are those of the model inside it.
         self.model: nn.Module = getattr(model, "_orig_mod", model)
         self.current_step = 0
-        self._interval = Interval(every)
+        self._pace = every if isinstance(every, Pace) else Pace(every)
+        self._ends_steps = self._pace is not every
         self._schema = schema
         # Of several processes that train one model, rank 0 records its own share.
         self._log: RecordLog[Record] = RecordLog(
@@ -84,9 +86,7 @@ class SteppedStats(ABC, Generic[Record]):
         self._rows = SumRows()
         self._handles: list[RemovableHandle] = []
         self._entered = self._closed = False
-        self._evaluated = self._updating = False
-        self._spent = 0.0
-        self._step_began = 0.0
+        self._updating = False
 
     @property
     def path(self) -> Path:
@@ -99,7 +99,7 @@ class SteppedStats(ABC, Generic[Record]):
             raise RuntimeError(f"{kind} records once; make a new one for another run")
         self._attach()
         self._entered = True
-        self._step_began = time.perf_counter()
+        self._pace.begin()
         return self
 
     def __exit__(
@@ -152,22 +152,18 @@ class SteppedStats(ABC, Generic[Record]):
 
     def _armed(self) -> bool:
         """Whether the step under way is to be recorded."""
-        return not self._closed and self._interval.due(self.current_step)
+        return not self._closed and self._pace.due(self.current_step)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
         """Count the time as spent on recording."""
         began = time.perf_counter()
         yield
-        self._spent += time.perf_counter() - began
+        self._pace.recording += time.perf_counter() - began
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: Any) -> None:
-        if not model.training:
-            self._evaluated = True
-        elif self._evaluated:
-            # What was spent on evaluation is no part of the step that comes now.
-            self._evaluated, self._step_began = False, time.perf_counter()
+        self._pace.before_forward(model.training)
 
     def _watch(self, optimizer: torch.optim.Optimizer) -> None:
         """Have each step of the optimizer end a step; one that is skipped does not."""
@@ -192,10 +188,9 @@ class SteppedStats(ABC, Generic[Record]):
                     self.flush()
                 elif len(self._rows) >= self._take_every:
                     self._take()
-        now = time.perf_counter()
-        self._interval.end_step(self.current_step, now - self._step_began, self._spent)
+        if self._ends_steps:
+            self._pace.end_step(self.current_step)
         self.current_step += 1
-        self._step_began, self._spent = now, 0.0
 
     def _take(self) -> None:
         order = self._order()

@@ -28,6 +28,7 @@ from tracking.errors import BadOption
 from tracking.flow_tables import updates_schema
 from tracking.layers import Hook
 from tracking.norms import has_elements_to_read, update_sums
+from tracking.pace import Pace
 from tracking.record_log import Watch
 from tracking.records import UpdateRecord
 from tracking.sink import Sink
@@ -59,7 +60,7 @@ class UpdateStats(SteppedStats[UpdateRecord]):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        every: str | int = 1,
+        every: str | int | Pace = 1,
         directory: Path | str | None = None,
         sink: Sink | None = None,
         expected_steps: int | None = None,
@@ -92,7 +93,7 @@ class UpdateStats(SteppedStats[UpdateRecord]):
                 "model; give the optimizer that trains it"
             )
         self._watch(self.optimizer)
-        if not self._interval.fixed:
+        if not self._pace.interval.fixed:
             # Only to tell training from evaluation, so a compiled model is not compiled anew.
             self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tracking_tests.models import batches, captured, cnn, rows, sgd, train, verify
-from tracking import ActivationStats, activations
+from tracking import ActivationStats, activations, pace
 from tracking.sink import MemorySink
 
 __all__: list[str] = []
@@ -58,6 +58,7 @@ def test_automatic_interval_keeps_its_share(monkeypatch: pytest.MonkeyPatch) -> 
         return True
 
     monkeypatch.setattr(activations, "time", clock)
+    monkeypatch.setattr(pace, "time", clock)
     monkeypatch.setattr(activations, "has_values", take_two_milliseconds)
     model = cnn()
     with ActivationStats(model, every="auto:0.05") as stats:
@@ -76,14 +77,15 @@ def test_evaluation_between_steps_does_not_change_the_interval(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(activations, "time", clock)
+    monkeypatch.setattr(pace, "time", clock)
     model = cnn()
     [x] = batches(1)
     with ActivationStats(model, every="auto:0.5") as stats:
         for _ in range(20):
             model(x)
             clock.now += 0.01
-            stats._spent = 0.015 * stats._interval.due(stats.current_step)
-            clock.now += stats._spent
+            stats._pace.recording = 0.015 * stats._pace.due(stats.current_step)
+            clock.now += stats._pace.recording
             stats.step()
             model.eval()
             model(x)

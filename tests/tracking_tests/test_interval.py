@@ -27,14 +27,18 @@ def test_bad_interval_is_refused(every: object) -> None:
     assert str(caught.value).startswith(f"every={every}: allowed: a whole number from 1, or auto:")
 
 
-def recorded(interval: Interval, steps: int, bare: float = 0.01, cost: float = 0.004) -> list[int]:
-    """The steps that are recorded where a step takes ``bare`` and recording it ``cost`` seconds."""
+def recorded(
+    interval: Interval, steps: int, bare: float = 0.01, cost: float = 0.004, always: float = 0.0
+) -> list[int]:
+    """The steps that are recorded where a step takes ``bare`` and recording it ``cost`` seconds;
+    ``always``: what is done in every step besides.
+    """
     done = []
     for step in range(steps):
         due = interval.due(step)
         if due:
             done.append(step)
-        interval.end_step(step, bare + cost * due, cost * due)
+        interval.end_step(step, bare + always + cost * due, cost * due, always)
     return done
 
 
@@ -56,13 +60,31 @@ def test_automatic_interval_follows_the_formula(every: str) -> None:
 
 
 @settings(max_examples=50)
-@given(share=st.sampled_from([0.01, 0.05, 0.2, 0.5, 0.9]), cost=st.floats(1e-6, 1))
-def test_recording_takes_its_share_and_no_more(share: float, cost: float) -> None:
+@given(
+    share=st.sampled_from([0.01, 0.05, 0.2, 0.5, 0.9]),
+    cost=st.floats(1e-6, 1),
+    part=st.floats(0, 0.7),
+)
+def test_recording_takes_its_share_and_no_more(share: float, cost: float, part: float) -> None:
     interval = Interval(f"auto:{share}")
-    recorded(interval, 300, cost=cost)
+    bare = 0.01
+    always = part * share * bare / (1 - share)  # up to 0.7 of what the share allows
+    recorded(interval, 300, bare, cost, always)
     n = interval.steps
-    assert n == 1 or cost / (n * 0.01 + cost) <= share * (1 + 1e-9)
-    assert n == 1 or cost / ((n - 1) * 0.01 + cost) > share * (1 - 1e-9)
+
+    def taken(n: int) -> float:
+        return (n * always + cost) / (n * (bare + always) + cost)
+
+    assert n == 1 or taken(n) <= share * (1 + 1e-9)
+    assert n == 1 or taken(n - 1) > share * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("always", [0.0005, 0.01, 1.0])
+def test_what_every_step_takes_leaves_a_quarter_of_the_share_to_recording(always: float) -> None:
+    interval = Interval("auto:0.05")
+    recorded(interval, 1000, always=always)
+    # 4 ms in every n-th step of 10 ms: 0.4 * 0.95 / (0.05 / 4) = 30.4
+    assert interval.steps == 31
 
 
 def test_interval_follows_a_changing_speed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -33,6 +34,7 @@ from tracking.diagnosis.traces import (
 from tracking.inputs import InputStats
 from tracking.layers import Hook, layer_name
 from tracking.outputs import float_tensors, has_values
+from tracking.pace import Pace
 from tracking.reasons import one_line
 from tracking.records import Finding, GradientRecord, HyperParams, LayerStats, UpdateRecord
 
@@ -67,7 +69,7 @@ class LiveDiagnosis:
     Some of its methods are what recorders take as ``watch``; as a context manager it looks itself
     at what goes into ``model`` and into its batch-norm layers. Raises BadOption: a threshold does
     not exist. ``first_step``: steps done before, in a run that goes on; ``active``: where it is not
-    set, as on ranks that do not record, nothing is looked at.
+    set, as on ranks that do not record, nothing is looked at. ``pace`` is told what looking takes.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class LiveDiagnosis:
         *,
         first_step: int = 0,
         active: bool = True,
+        pace: Pace | None = None,
     ) -> None:
         run = replace(run, kinds=_kinds(model) | dict(run.kinds))
         self.diagnosis = Diagnosis(run, thresholds)
         self.current_step = first_step
         self._active = active
+        self._pace = pace or Pace(1)
         self._announce = announce
         self._evidence = Evidence(run)
         self._model: nn.Module = getattr(model, "_orig_mod", model)
@@ -174,7 +178,9 @@ class LiveDiagnosis:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self._handle is not None:  # compiled code calls it after its removal too
+            began = time.perf_counter()
             self._look_at(model, inputs)
+            self._pace.always += time.perf_counter() - began
 
     @_guarded
     def _look_at(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -1,0 +1,101 @@
+"""One pace for the recorders of a run: the same steps, and what all of them take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tracking_tests.models import batches, cnn, sgd
+from tracking import hyperparameters, pace, recording
+from tracking.diagnosis import live
+from tracking.pace import Pace
+from tracking.recording import RecordingOptions, RunRecord
+
+__all__: list[str] = []
+
+
+class TickingClock:
+    """Each look at it is a second later than the one before."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 1
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "draw", lambda *args: iter(()))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_recorders_of_a_run_record_the_same_steps(tmp_path: Path) -> None:
+    model = cnn()
+    optimizer = sgd(model)
+    options = RecordingOptions(every="auto:0.001", gradients=True, updates=True)
+    with RunRecord(model, optimizer, tmp_path, options=options) as record:
+        for x in batches(50):
+            loss = model(x).square().mean()
+            loss.backward()
+            record.note(loss=loss, batch_size=len(x))
+            optimizer.step()
+            record.step()
+            optimizer.zero_grad()
+    assert record.gradient_stats
+    assert record.update_stats
+    tables = [one.read() for one in (record.activation_stats, record.gradient_stats)]
+    tables.append(record.update_stats.read())
+    steps = [sorted(set(table["step"].to_pylist())) for table in tables]
+    assert steps[0] == steps[1] == steps[2]
+    assert 2 <= len(steps[0]) < 50
+    assert record.recorder.read()["step"].to_pylist() == list(range(50))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_each_recorder_does_in_every_step_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = TickingClock()
+    for module in (hyperparameters, live, pace, recording):
+        monkeypatch.setattr(module, "time", clock)
+    model = cnn()
+    optimizer = sgd(model)
+    [x] = batches(1)
+    with RunRecord(model, optimizer, tmp_path) as record:
+        taken = []
+        model(x).sum().backward()
+        taken.append(record._pace.always)
+        record.note(batch_size=len(x), labels=torch.zeros(len(x), dtype=torch.int64))
+        taken.append(record._pace.always)
+        optimizer.step()
+        taken.append(record._pace.always)
+        record.step()
+        taken.append(record._pace.always)
+    assert taken[0] > 0
+    assert taken[0] < taken[1] < taken[2]
+    assert taken[3] == 0
+
+
+def test_evaluation_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = TickingClock()
+    monkeypatch.setattr(pace, "time", clock)
+    paced = Pace("auto:0.5")
+    paced.recording = 1.0
+    paced.end_step(0)  # the first is left out of the measure
+    for step in range(1, 30):
+        paced.before_forward(training=False)
+        clock.now += 1000
+        paced.before_forward(training=True)
+        paced.recording = 3.0 * paced.due(step)
+        clock.now += 3 + paced.recording
+        paced.end_step(step)
+    # 3 s of recording in steps of 3 s and a look at the clock: half of the time
+    assert paced.interval.steps == 1
+    assert str(paced) == "auto:0.5"

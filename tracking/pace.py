@@ -1,0 +1,57 @@
+"""Pace: which steps of a run are recorded, by the interval asked for and what recording costs."""
+
+from __future__ import annotations
+
+import time
+
+from tracking.interval import Interval
+
+__all__ = ["Pace"]
+
+
+class Pace:
+    """Which steps are recorded, and the host's time that recording them takes.
+
+    ``every`` is that of Interval. The recorders of one run share a Pace, so that they record the
+    same steps, and an automatic interval counts what all of them take; whoever made it ends its
+    steps. Recorders add the seconds that they take to ``recording`` or to ``always``.
+    ``adapts=False``: several ranks set ``interval.steps`` to what they agree on.
+
+    Raises BadOption: ``every`` cannot be used.
+    """
+
+    def __init__(self, every: str | int, *, adapts: bool = True) -> None:
+        self._every = str(every)
+        self.interval = Interval(every, adapts=adapts)
+        self.recording = 0.0
+        """Seconds that went into recording the step under way."""
+        self.always = 0.0
+        """Seconds of it that every step takes, recorded or not."""
+        self._evaluated = False
+        self._began = time.perf_counter()
+
+    def __str__(self) -> str:
+        return self._every
+
+    def due(self, step: int) -> bool:
+        """Whether this step is to be recorded."""
+        return self.interval.due(step)
+
+    def before_forward(self, training: bool) -> None:
+        """The model is about to be called, in training mode or for evaluation."""
+        if not training:
+            self._evaluated = True
+        elif self._evaluated:
+            # What was spent on evaluation is no part of the step that comes now.
+            self._evaluated = False
+            self._began = time.perf_counter()
+
+    def begin(self) -> None:
+        """The first step begins now."""
+        self._began = time.perf_counter()
+
+    def end_step(self, step: int) -> None:
+        """The step is over."""
+        now = time.perf_counter()
+        self.interval.end_step(step, now - self._began, self.recording, self.always)
+        self._began, self.recording, self.always = now, 0.0, 0.0
