@@ -17,10 +17,9 @@ help: ## list the targets
 
 setup: .venv/requirements.lock ## make .venv and install the locked packages
 
-# Installed anew when the lock's content has changed, not when its date has. The lock is complete, so
-# pip need not resolve; Python compiles what it imports, so pip need not compile everything.
+# Installed anew when the lock's content has changed, not when its date has.
 .venv/requirements.lock: requirements.lock
-	@cmp -s $< $@ && touch $@ || { "$(PYTHON)" -c '$(CHECK)' && "$(PYTHON)" -m venv --clear .venv && $(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-compile -r $< && cp $< $@; }
+	@cmp -s $< $@ && touch $@ || { "$(PYTHON)" -c '$(CHECK)' && "$(PYTHON)" -m venv --clear .venv && $(BIN)/python scripts/install.py && cp $< $@; }
 
 demo: setup ## train on the embedded digits through `mlflow run`
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mlflow run . --env-manager local $(ARGS)

@@ -79,15 +79,19 @@ def closure(
     it is returned, but leads no further. ``environment`` holds marker variables (PEP 508).
     """
     seen: set[tuple[str, str]] = set()
-    todo = [Requirement(root) for root in roots]
+
+    def needed(texts: Iterable[str], extra: str) -> list[Requirement]:
+        variables = {**environment, "extra": extra}
+        found = map(Requirement, texts)
+        return [it for it in found if it.marker is None or it.marker.evaluate(variables)]
+
+    todo = needed(roots, "")
     while todo:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
         for node in {(name, extra) for extra in ("", *requirement.extras)} - seen:
             seen.add(node)
-            children = map(Requirement, requires.get(name, []))
-            variables = {**environment, "extra": node[1]}
-            todo += [it for it in children if it.marker is None or it.marker.evaluate(variables)]
+            todo += needed(requires.get(name, []), node[1])
     return {name for name, _ in seen}
 
 

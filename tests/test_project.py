@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from pipelines.config import LrRangeConfig, RunConfig
+from scripts.install import heavy
 from scripts.lock import ROOT, closure, read_lock, read_ranges
 from search.cli import study
 from search.config import StudyConfig
@@ -135,6 +136,16 @@ def test_closure_follows_extras_and_markers() -> None:
     }
     assert closure(["A"], requires, {"platform_system": "Linux"}) == {"a", "b", "d"}
     assert closure(["A"], requires, {"platform_system": "Darwin"}) == {"a"}
+    assert closure(
+        ['a; platform_system == "Linux"', "c"], requires, {"platform_system": "Darwin"}
+    ) == {"c"}
+
+
+def test_pip_takes_what_is_heavy_and_uv_the_rest() -> None:
+    to_run, to_develop = read_lock()
+    first = {Requirement(line).name for line in heavy("\n".join([*to_run, *to_develop]))}
+    assert {"torch", "torchvision", "triton", "uv", "nvidia-cublas"} <= first
+    assert not first & {"mlflow", "torchmetrics", "uvicorn", "uvloop"}
 
 
 def test_pre_commit_brings_no_second_version_of_a_tool() -> None:

@@ -1,0 +1,41 @@
+"""Install the packages of requirements.lock into the environment of this Python: ``make setup``.
+
+The lock is complete, so nothing need be resolved, and Python compiles what it imports, so nothing
+need be compiled beforehand. pip takes what weighs gigabytes, since its settings may name a place
+nearby for it; uv takes the other two hundred, side by side, in a tenth of pip's time. Where uv
+cannot do it (a registry that only pip has been told of), pip does.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["heavy"]
+
+LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
+HEAVY = re.compile(r"(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|uv)==")
+
+
+def heavy(lock: str) -> list[str]:
+    """The lines of a lock that pip is to install first, uv's own among them."""
+    return [line for line in lock.splitlines() if HEAVY.match(line)]
+
+
+def main() -> int:
+    """Install everything; gives pip's exit status."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
+    pip += ["--no-deps", "--no-compile"]
+    first = heavy(LOCK.read_text(encoding="utf-8"))
+    # A requirement with a marker is one argument, as it stands.
+    subprocess.run([*pip, *first], check=False)
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "--no-deps"]
+    if subprocess.run([*uv, "-r", LOCK], check=False).returncode == 0:
+        return 0
+    return subprocess.run([*pip, "-r", LOCK], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
