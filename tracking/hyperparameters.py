@@ -161,14 +161,16 @@ class Recorder:
             return
         began = time.perf_counter()
         loss = self._noted.get("loss")
+        if loss is not None:
+            # Whoever made it may go on computing with it in place.
+            loss = loss.clone() if not loss.ndim else loss.reshape(()).clone()
         self._pending.append(
             StepNotes(
                 step=self.current_step,
                 epoch=self._noted.get("epoch"),
                 batch_size=self._noted.get("batch_size"),
                 time=time.time(),
-                # Whoever made it may go on computing with it in place.
-                loss=None if loss is None else loss.clone().reshape(()),
+                loss=loss,
                 groups=[copied(group) for group in optimizer.param_groups],
             )
         )

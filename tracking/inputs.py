@@ -54,11 +54,10 @@ class InputStats:
         elif x.device.type == "cpu":
             self._current = x
         else:
-            with torch.inference_mode(False), torch.no_grad():
-                if self._sums and self._sums[-1][-1].device != x.device:
-                    self._check_sums()
-                # Half precision has no room for the sum of an image.
-                self._sums.append((step, len(x), x.detach().sum(dtype=torch.float32)))
+            if self._sums and self._sums[-1][-1].device != x.device:
+                self._check_sums()
+            # Half precision has no room for the sum of an image.
+            self._sums.append((step, len(x), x.detach().sum(dtype=torch.float32)))
 
     def note(self, labels: Tensor) -> None:
         """Say which labels, integers (n,), belong to the input of the step under way.

@@ -23,7 +23,7 @@ class Interval:
     (n a + r) / (n (s + a) + r) of the time, so n = ceil(r (1 - SHARE) / (s SHARE - a (1 - SHARE))).
     Where ``a`` alone takes nearly all of the share, or more, recording still gets a quarter of it.
     The first recorded step is left out of the measure: kernels are compiled and memory is allocated
-    in it. With ``adapts=False`` it only measures: several ranks set ``steps`` to what they agree on.
+    in it. With ``adapts=False`` it only measures: several ranks set ``steps`` by agreement.
 
     Raises BadOption: ``every`` is neither.
     """

@@ -30,11 +30,12 @@ class StepNotes(NamedTuple):
 
 def copied(group: Mapping[str, Any]) -> dict[str, Any]:
     """A parameter group's options as they are now; a learning rate may be a tensor."""
-    return {
-        name: value.detach().clone() if isinstance(value, Tensor) else value
-        for name, value in group.items()
-        if name != "params"
-    }
+    copy = dict(group)
+    copy.pop("params", None)
+    for name, value in copy.items():
+        if isinstance(value, Tensor):
+            copy[name] = value.detach().clone()
+    return copy
 
 
 def on_host(steps: Sequence[StepNotes]) -> list[StepNotes]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd, train
-from tracking import gradients, norms, stepped, updates
+from tracking import gradients, norms, pace, stepped, updates
 from tracking.gradients import GradientStats
 from tracking.stepped import metric_key
 from tracking.updates import UpdateStats
@@ -33,7 +33,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock that stands still but for 1 ms in every reduction."""
     clock = Clock()
-    monkeypatch.setattr(stepped, "time", clock)
+    for module in (pace, stepped):
+        monkeypatch.setattr(module, "time", clock)
 
     def gradient_sums(x: Tensor) -> Tensor:
         clock.now += 0.001

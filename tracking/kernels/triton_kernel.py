@@ -7,12 +7,11 @@ are larger than the output. What the results are, and in which arithmetic, stand
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from tracking.kernels import accumulators as k
@@ -28,26 +27,41 @@ PROGRAMS = 512
 WARPS = 8
 
 
+ALIGNED = 16
+"""Triton compiles apart for addresses and sizes that are multiples of this, and for others."""
+
+
+class Row(NamedTuple):
+    """A row of a table, by its number: its own address would compile anew for each alignment."""
+
+    table: Tensor
+    address: int
+    """The table's, not the row's."""
+    number: int
+    width: int
+
+
 class TritonKernel:
-    """Statistics of an output by a single launch; needs a device for which Triton compiles."""
+    """Statistics of an output by a single launch; needs a device for which Triton compiles.
+
+    Triton looks at every argument to find what it has compiled for such arguments, which takes the
+    host longer than the launch. So what it found is kept, by all that tells its variants apart, and
+    launched by itself, with addresses for tensors.
+    """
 
     def __init__(self, near_zero_eps: float, above_threshold: float) -> None:
         self.near_zero_eps = near_zero_eps
         self.above_threshold = above_threshold
         self._scratch: tuple[Tensor, Tensor] | None = None
+        self._addresses = (0, 0)
+        self._launches: dict[tuple[Any, ...], Callable[..., None]] = {}
 
-    def rows(self, table: Tensor) -> Sequence[tuple[Tensor, int]]:
-        # A table and a number: a row's own address would compile anew for each alignment.
+    def rows(self, table: Tensor) -> Sequence[Row]:
         table = table.view(torch.uint8) if table.dtype == torch.bool else table
-        return [(table, row) for row in range(len(table))]
+        address, width = table.data_ptr(), table.shape[1]
+        return [Row(table, address, number, width) for number in range(len(table))]
 
-    def __call__(
-        self,
-        x: Tensor,
-        ints: tuple[Tensor, int],
-        floats: tuple[Tensor, int],
-        alive: tuple[Tensor, int] | None,
-    ) -> None:
+    def __call__(self, x: Tensor, ints: Row, floats: Row, alive: Row | None) -> None:
         # Not every device that computes has conversions from float8.
         if x.is_neg() or x.element_size() == 1:
             x = x.detach().resolve_neg()
@@ -57,44 +71,54 @@ class TritonKernel:
         if not n:
             return
         partials, finished = self._scratch or self._new_scratch(x.device)
-        living = (ints if alive is None else alive)[0]
+        living = ints if alive is None else alive
+        large = n + BLOCK * PROGRAMS >= 2**31
+        rest = (
+            *(self.near_zero_eps, self.above_threshold),
+            *(alive is not None, large, BLOCK, PROGRAMS),
+        )
+        grid = (min(-(-n // BLOCK), PROGRAMS), 1, 1)
+        address = x.data_ptr()
+        multiples = (address % ALIGNED == 0, n % ALIGNED == 0)
+        key = (x.dtype, *multiples, n == 1, alive is None, large, grid)
         with _current(x.device):
-            reduce_blocks[(min(triton.cdiv(n, BLOCK), PROGRAMS),)](
-                x,
-                n,
-                *ints,
-                floats[0],
-                living,
-                living.shape[1],
-                inner,
-                partials,
-                finished,
-                self.near_zero_eps,
-                self.above_threshold,
-                alive is not None,
-                n + BLOCK * PROGRAMS >= 2**31,
-                BLOCK,
-                PROGRAMS,
+            launch = self._launches.get(key)
+            if launch is not None:
+                tables = (ints.address, ints.number, floats.address, living.address)
+                launch(address, n, *tables, living.width, inner, *self._addresses, *rest)
+                return
+            compiled = reduce_blocks[grid](
+                *(x, n, ints.table, ints.number, floats.table, living.table),
+                *(living.width, inner, partials, finished, *rest),
                 num_warps=WARPS,
             )
+            if compiled is not None:  # as it is where Triton interprets
+                self._launches[key] = compiled[grid]
 
     def _new_scratch(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Where programs leave what they found, and count how many have; launches take turns."""
-        self._scratch = (
-            torch.empty(PARTIALS, PROGRAMS, dtype=torch.float64, device=device),
-            torch.zeros(1, dtype=torch.int32, device=device),
-        )
+        partials = torch.empty(PARTIALS, PROGRAMS, dtype=torch.float64, device=device)
+        finished = torch.zeros(1, dtype=torch.int32, device=device)
+        self._scratch = (partials, finished)
+        self._addresses = (partials.data_ptr(), finished.data_ptr())
         return self._scratch
 
 
 def try_out(device: torch.device) -> None:
-    """Compile and launch the kernel once; raises whatever Triton raises where it cannot."""
+    """Compile the kernel and launch it in both ways; raises whatever Triton raises where it cannot.
+
+    RuntimeError: it does not count right.
+    """
     kernel = TritonKernel(0.0, 0.0)
     ints = torch.zeros(1, k.INTS, dtype=torch.int64, device=device)
     floats = torch.zeros(1, k.FLOATS, dtype=torch.float64, device=device)
     alive = torch.zeros(1, 4, dtype=torch.bool, device=device)
     rows = [kernel.rows(table)[0] for table in (ints, floats, alive)]
-    kernel(torch.zeros(4, 4, 4, device=device), *rows)
+    x = torch.zeros(4, 4, 4, device=device)
+    for _ in range(2):
+        kernel(x, *rows)
+    if (found := ints[0, k.COUNT].item()) != 2 * x.numel():
+        raise RuntimeError(f"its kernel counts {found} elements where there are {2 * x.numel()}")
 
 
 def _current(device: torch.device) -> AbstractContextManager[Any]:
