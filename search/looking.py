@@ -89,26 +89,27 @@ def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadOption(f"output={output}: no folder ({error.strerror})") from None
-        for path in write_report(study, definition.base, options.objective, options.trials, output):
+        told = definition.base, options.objective, options.trials
+        for path in write_report(study, *told, output, storage=url.given):
             console.print(path)
         return
-    _report_to_mlflow(study, definition, console)
+    _report_to_mlflow(study, definition, url.given, console)
 
 
-def _report_to_mlflow(study: Study, definition: StudyDefinition, console: Console) -> None:
+def _report_to_mlflow(
+    study: Study, definition: StudyDefinition, storage: str, console: Console
+) -> None:
     from search.report import write_report
     from tracking.mlflow_attach import attached_run
 
     run_id = study.user_attrs.get(MLFLOW_RUN)
     if run_id is None:
         raise BadTracking(f"study {study.study_name!r} has no run in MLflow; give --output FOLDER")
-    options = definition.options
+    told = definition.base, definition.options.objective, definition.options.trials
     folder = Path(tempfile.mkdtemp(prefix="layerscope-study-"))
     try:
         with attached_run(run_id) as attached:
-            for path in write_report(
-                study, definition.base, options.objective, options.trials, folder
-            ):
+            for path in write_report(study, *told, folder, storage=storage):
                 inside = path.parent.relative_to(folder).as_posix()
                 attached.sink.artifact(path, "" if inside == "." else inside)
     finally:

@@ -62,9 +62,15 @@ class StudyPage:
 
 
 def study_page(
-    shot: Snapshot, base: RunConfig, target: int, configs: Mapping[str, FrozenTrial]
+    shot: Snapshot,
+    base: RunConfig,
+    target: int,
+    configs: Mapping[str, FrozenTrial],
+    storage: str = "",
 ) -> StudyPage:
-    """Gather what the page says. ``configs``: file names of configurations that repeat trials."""
+    """Gather what the page says. ``configs``: file names of configurations that repeat trials;
+    ``storage`` as in ``study_command``.
+    """
     study, two = shot.study, len(shot.objectives) > 1
     trials = study.get_trials(deepcopy=False)
     top = best_few(study, len(trials))
@@ -80,7 +86,7 @@ def study_page(
         headline=_headline(shot, top, count, target),
         facts=_facts(trials, count),
         best=_best(top[0]) if top else None,
-        commands=_commands(study.study_name, configs, two=two),
+        commands=_commands(study.study_name, configs, storage, two=two),
         columns=list(columns),
         numbers=numbers,
         rows=[[read(trial) for read in columns.values()] for trial in top[:ROWS]],
@@ -161,10 +167,12 @@ def _best(trial: FrozenTrial) -> Pairs:
     return rows if run is None else [*rows, ("MLflow run", run)]
 
 
-def _commands(name: str, configs: Mapping[str, FrozenTrial], *, two: bool) -> list[str]:
+def _commands(
+    name: str, configs: Mapping[str, FrozenTrial], storage: str, *, two: bool
+) -> list[str]:
     commands = [train_command(file) for file in configs]
     if commands and not two:
-        commands.append(study_command("retrain", name))
+        commands.append(study_command("retrain", name, storage))
     return commands[:ROWS]
 
 

@@ -20,7 +20,7 @@ __all__ = ["write_report"]
 
 
 def write_report(
-    study: Study, base: RunConfig, objective: str, target: int, folder: Path
+    study: Study, base: RunConfig, objective: str, target: int, folder: Path, *, storage: str = ""
 ) -> list[Path]:
     """Write the report into a folder, making it, and return the files.
 
@@ -35,6 +35,7 @@ def write_report(
         objective: as in StudyConfig; "accuracy,seconds" has a front in place of a best trial.
         target: how many trials the study is to have in all.
         folder: where to.
+        storage: what --storage said, for the commands on the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_earlier(folder)
@@ -48,7 +49,8 @@ def write_report(
     pq.write_table(trials_table(shot.study), files[-1])
     pictures, _ = save_plots(shot, folder / "plots")
     page = folder / "study.html"
-    words = study_page(shot, base, target, {name: trial for name, (_, trial) in configs.items()})
+    trials = {name: trial for name, (_, trial) in configs.items()}
+    words = study_page(shot, base, target, trials, storage)
     page.write_text(render(words, shot), encoding="utf-8")
     return [page, *pictures, *files]
 

@@ -138,11 +138,10 @@ def _work(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) ->
 def _conclude(opened: OpenStudy, url: StorageUrl, console: Console) -> None:
     study, options = opened.study, opened.definition.options
     sink, folder = opened.tracked.sink, opened.tracked.directory / "study"
-    for path in write_report(
-        study, opened.definition.base, options.objective, options.trials, folder
-    ):
+    told = opened.definition.base, options.objective, options.trials
+    for path in write_report(study, *told, folder, storage=url.given):
         sink.artifact(path, path.parent.relative_to(folder).as_posix().strip("."))
-    sink.tags({NOTE: study_note(study)})
+    sink.tags({NOTE: study_note(study, url.given)})
     if best(study) is None:
         raise TrainingFailed(f"study {options.name!r}: no trial was trained to its end")
     console.print(best_table(study, url.given))

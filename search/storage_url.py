@@ -24,7 +24,8 @@ __all__ = ["DEFAULT_STORAGE", "StorageUrl", "mask_password", "storage_url"]
 
 log = logging.getLogger("layerscope")
 
-DEFAULT_STORAGE = "sqlite:///layerscope.db"
+FILE_NAME = "layerscope.db"
+DEFAULT_STORAGE = f"sqlite:///{FILE_NAME}"
 VARIABLE = "OPTUNA_STORAGE"
 FILE = "file:"
 
@@ -90,14 +91,15 @@ class StorageUrl:
 def storage_url(given: str = "") -> StorageUrl:
     """The option's database, else that of OPTUNA_STORAGE, else layerscope.db in this folder.
 
-    Each may be a URL, or `file:PATH`: a file whose first line that is not empty is the URL. A
+    `mlflow run` of a Git URI works in a clone that nobody keeps: in a run that MLflow began,
+    layerscope.db lies beside MLflow's own SQLite file, where it has one. Each may be a URL, or `file:PATH`: a file whose first line that is not empty is the URL. A
     relative path to a SQLite database is made absolute, since workers may run in other folders.
     Raises BadOption: no database's URL, or a password in `given` itself.
     Raises BadTracking: the file that should hold the URL cannot be read, or is empty.
     """
     option = given.strip()
     source = "--storage" if option else VARIABLE
-    text = option or os.environ.get(VARIABLE, "").strip() or DEFAULT_STORAGE
+    text = option or os.environ.get(VARIABLE, "").strip() or _default()
     if text.startswith(FILE):
         source, path = text, Path(text.removeprefix(FILE)).expanduser()
         url = _checked(_first_line(path), source)
@@ -111,6 +113,13 @@ def storage_url(given: str = "") -> StorageUrl:
                 f"put the URL into {VARIABLE}, or into a file and give --storage {FILE}PATH"
             )
     return StorageUrl(url.render_as_string(hide_password=False), option)
+
+
+def _default() -> str:
+    store = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if "MLFLOW_RUN_ID" not in os.environ or not store.startswith("sqlite:///"):
+        return DEFAULT_STORAGE
+    return f"sqlite:///{Path(str(_parsed(store).database)).with_name(FILE_NAME)}"
 
 
 def mask_password(text: str, url: StorageUrl) -> str:

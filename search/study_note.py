@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 __all__ = ["study_note"]
 
 
-def study_note(study: Study) -> str:
-    """What the study has come to, the best trial, and what to do with it."""
+def study_note(study: Study, storage: str = "") -> str:
+    """What the study has come to, the best trial, and what to do with it.
+
+    ``storage`` as in ``study_command``.
+    """
     trials = study.get_trials(deepcopy=False)
     lines = [f"**Study `{study.study_name}`**: {counts(trials).text()}."]
     top = best(study)
     if top is not None:
+        retrain = study_command("retrain", study.study_name, storage)
         rows = [*results(top), *((name, as_value(value)) for name, value in top.params.items())]
         run = top.user_attrs.get("mlflow_run_id")
         of = f" (run `{run}`)" if run else ""
@@ -33,7 +37,7 @@ def study_note(study: Study) -> str:
             "",
             f"Repeat it: `{train_command('best.yaml')}`",
             "",
-            f"With the validation data too: `{study_command('retrain', study.study_name)}`",
+            f"With the validation data too: `{retrain}`",
         ]
     lines += ["", "The plots are in `study.html` among the artifacts; each trial is a child run."]
     return "\n".join(lines)

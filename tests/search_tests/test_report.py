@@ -17,6 +17,7 @@ from pipelines.options import config_from, read_config
 from search.page import render, study_page
 from search.plot_kinds import snapshot
 from search.report import best_config, write_report
+from search.study_note import study_note
 from tests.integration.browser import chromium, open_browser
 from tests.search_tests.studies import every_state, finished, new_study, realistic, trial
 
@@ -124,6 +125,16 @@ def test_the_page_says_what_matters_first() -> None:
     ):
         assert text in page
     assert ">running</span>" in page
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_commands_find_a_storage_that_was_named(tmp_path: Path) -> None:
+    study = every_state()
+    write_report(study, BASE, "accuracy", 10, tmp_path, storage="sqlite:///other.db")
+    command = "study retrain --name lr-and-batch --storage sqlite:///other.db"
+    assert command in words((tmp_path / "study.html").read_text(encoding="utf-8"))
+    assert command in study_note(study, "sqlite:///other.db")
+    assert "--storage" not in study_note(study)
 
 
 def test_a_study_that_has_reached_its_target_is_finished() -> None:

@@ -44,6 +44,16 @@ class TestSource:
         assert DEFAULT_STORAGE == "sqlite:///layerscope.db"
         assert storage_url().secret == f"sqlite:///{tmp_path}/layerscope.db"
 
+    def test_a_run_that_mlflow_began_may_be_in_a_clone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////data/mlflow.db?timeout=5")
+        assert storage_url().secret == f"sqlite:///{tmp_path}/layerscope.db"
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        assert storage_url().secret == "sqlite:////data/layerscope.db"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+        assert storage_url().secret == f"sqlite:///{tmp_path}/layerscope.db"
+
     def test_environment_before_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:////data/a.db")
         assert storage_url().secret == "sqlite:////data/a.db"
