@@ -92,7 +92,9 @@ def storage_url(given: str = "") -> StorageUrl:
     """The option's database, else that of OPTUNA_STORAGE, else layerscope.db in this folder.
 
     `mlflow run` of a Git URI works in a clone that nobody keeps: in a run that MLflow began,
-    layerscope.db lies beside MLflow's own SQLite file, where it has one. Each may be a URL, or `file:PATH`: a file whose first line that is not empty is the URL. A
+    layerscope.db lies beside MLflow's own SQLite file, where it has one.
+
+    Each may be a URL, or `file:PATH`: a file whose first line that is not empty is the URL. A
     relative path to a SQLite database is made absolute, since workers may run in other folders.
     Raises BadOption: no database's URL, or a password in `given` itself.
     Raises BadTracking: the file that should hold the URL cannot be read, or is empty.
