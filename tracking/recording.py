@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ from tracking.pace import Pace
 from tracking.pictures import draw
 from tracking.ranks import is_first_rank, several_ranks
 from tracking.records import Finding
+from tracking.run_recorders import run_recorders
 from tracking.sink import NullSink, Sink
 from tracking.updates import UpdateStats
 
@@ -108,9 +109,9 @@ class RunRecord:
         options = options or RecordingOptions()
         self.directory = Path(directory)
         self._sink = sink or NullSink()
-        self._diagnosis = None
         # Several ranks must record the same steps: their ActivationStats agree on the interval.
         self._pace = Pace(options.every, adapts=not several_ranks())
+        self._diagnosis = None
         if options.diagnose:
             self._diagnosis = LiveDiagnosis(
                 model,
@@ -122,53 +123,37 @@ class RunRecord:
                 active=is_first_rank(),
                 pace=self._pace,
             )
-        watched = self._diagnosis
-        shared: dict[str, Any] = {"sink": self._sink, "expected_steps": expected_steps}
-        often: dict[str, Any] = {"every": self._pace, **shared}
-        self.recorder = Recorder(
-            optimizer,
-            directory=self.directory / "hyperparameters",
-            watch=watched.steps if watched else None,
-            pace=self._pace,
-            **shared,
-        )
-        self.activation_stats = ActivationStats(
+        self._recorders = run_recorders(
             model,
-            layers=options.layers,
-            record_eval=options.record_eval,
-            near_zero_eps=options.near_zero_eps,
-            above_threshold=options.above_threshold,
-            directory=self.directory / "activations",
-            watch=watched.layers if watched else None,
-            **often,
+            optimizer,
+            self.directory,
+            options,
+            self._pace,
+            sink=self._sink,
+            expected_steps=expected_steps,
+            scaler=scaler,
+            diagnosis=self._diagnosis,
         )
-        self.gradient_stats: GradientStats | None = None
-        self.update_stats: UpdateStats | None = None
-        if options.gradients:
-            self.gradient_stats = GradientStats(
-                model,
-                layers=options.layers,
-                scaler=scaler,
-                directory=self.directory / "gradients",
-                watch=watched.gradients if watched else None,
-                **often,
-            )
-        if options.updates:
-            self.update_stats = UpdateStats(
-                model,
-                optimizer,
-                directory=self.directory / "updates",
-                watch=watched.updates if watched else None,
-                **often,
-            )
         for recorder in self._recorders:
             recorder.current_step = first_step
         self._closing = ExitStack()
 
     @property
-    def _recorders(self) -> list[Recorder | ActivationStats | GradientStats | UpdateStats]:
-        flows = [one for one in (self.gradient_stats, self.update_stats) if one is not None]
-        return [self.recorder, self.activation_stats, *flows]
+    def recorder(self) -> Recorder:
+        """Hyperparameters and losses."""
+        return self._recorders.hyperparameters
+
+    @property
+    def activation_stats(self) -> ActivationStats:
+        return self._recorders.activations
+
+    @property
+    def gradient_stats(self) -> GradientStats | None:
+        return self._recorders.gradients
+
+    @property
+    def update_stats(self) -> UpdateStats | None:
+        return self._recorders.updates
 
     def __enter__(self) -> Self:
         with ExitStack() as entered:

@@ -1,0 +1,97 @@
+"""The recorders of one run, which record the same steps and are watched by one diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from tracking.activations import ActivationStats
+from tracking.diagnosis.live import LiveDiagnosis
+from tracking.gradients import GradientStats
+from tracking.hyperparameters import Recorder
+from tracking.pace import Pace
+from tracking.sink import Sink
+from tracking.updates import UpdateStats
+
+if TYPE_CHECKING:
+    from tracking.recording import RecordingOptions
+
+__all__ = ["RunRecorders", "run_recorders"]
+
+AnyRecorder = Recorder | ActivationStats | GradientStats | UpdateStats
+
+
+@dataclass(frozen=True)
+class RunRecorders:
+    """What a run is recorded with; gradients and updates where the options want them."""
+
+    hyperparameters: Recorder
+    activations: ActivationStats
+    gradients: GradientStats | None = None
+    updates: UpdateStats | None = None
+
+    def __iter__(self) -> Iterator[AnyRecorder]:
+        yield self.hyperparameters
+        yield self.activations
+        yield from (one for one in (self.gradients, self.updates) if one is not None)
+
+
+def run_recorders(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    directory: Path,
+    options: RecordingOptions,
+    pace: Pace,
+    *,
+    sink: Sink,
+    expected_steps: int | None,
+    scaler: torch.amp.GradScaler | None,
+    diagnosis: LiveDiagnosis | None,
+) -> RunRecorders:
+    """Recorders that write below ``directory``; arguments as those of RunRecord.
+
+    Raises BadOption: ``options`` cannot be used; BadTracking: the directory cannot be written.
+    """
+    shared: dict[str, Any] = {"sink": sink, "expected_steps": expected_steps}
+    paced: dict[str, Any] = {"every": pace, **shared}
+    gradients = updates = None
+    hyperparameters = Recorder(
+        optimizer,
+        directory=directory / "hyperparameters",
+        watch=diagnosis.steps if diagnosis else None,
+        pace=pace,
+        **shared,
+    )
+    activations = ActivationStats(
+        model,
+        layers=options.layers,
+        record_eval=options.record_eval,
+        near_zero_eps=options.near_zero_eps,
+        above_threshold=options.above_threshold,
+        directory=directory / "activations",
+        watch=diagnosis.layers if diagnosis else None,
+        **paced,
+    )
+    if options.gradients:
+        gradients = GradientStats(
+            model,
+            layers=options.layers,
+            scaler=scaler,
+            directory=directory / "gradients",
+            watch=diagnosis.gradients if diagnosis else None,
+            **paced,
+        )
+    if options.updates:
+        updates = UpdateStats(
+            model,
+            optimizer,
+            directory=directory / "updates",
+            watch=diagnosis.updates if diagnosis else None,
+            **paced,
+        )
+    return RunRecorders(hyperparameters, activations, gradients, updates)
