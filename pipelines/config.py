@@ -181,7 +181,7 @@ class RunConfig(Options):
     """activations (non-linearities and the last layer with parameters), params, all, or a regular
     expression on layer names."""
     every: str = "1"
-    """Record activations every N steps, or auto:0.05 to spend that share of the time on it."""
+    """Record activations every N steps, or auto:0.05 to spend about that share of the time."""
     record_eval: bool = False
     """Record activations in validation too."""
     near_zero_eps: float = Field(0.05, ge=0)

@@ -2,18 +2,19 @@
 
 The lock is complete, so nothing need be resolved, and Python compiles what it imports, so nothing
 need be compiled beforehand. pip takes what weighs gigabytes, since its settings may name a place
-nearby for it; uv takes the other two hundred, side by side, in a tenth of pip's time. Where uv
-cannot do it (a registry that only pip has been told of), pip does.
+nearby for it; uv takes the other two hundred, side by side, in a tenth of pip's time. uv knows
+nothing of pip's settings, so it is told which registry pip uses. Where it cannot do it, pip does.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["heavy"]
+__all__ = ["heavy", "registry"]
 
 LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
 HEAVY = re.compile(r"(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+|uv)==")
@@ -24,15 +25,25 @@ def heavy(lock: str) -> list[str]:
     return [line for line in lock.splitlines() if HEAVY.match(line)]
 
 
+def registry(settings: str) -> str:
+    """The URL of the registry in the output of `pip config list`; empty where it is pip's own."""
+    found = re.findall(r"^[^=]*\.index-url='(.*)'$", settings, re.MULTILINE)
+    return str(found[0]) if found else ""  # the environment's comes first
+
+
 def main() -> int:
     """Install everything; gives pip's exit status."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
-    pip += ["--no-deps", "--no-compile"]
+    pip_itself = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    pip = [*pip_itself, "install", "--no-deps", "--no-compile"]
     first = heavy(LOCK.read_text(encoding="utf-8"))
     # A requirement with a marker is one argument, as it stands.
     subprocess.run([*pip, *first], check=False)
     uv = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "--no-deps"]
-    if subprocess.run([*uv, "-r", LOCK], check=False).returncode == 0:
+    listed = subprocess.run([*pip_itself, "config", "list"], check=False, capture_output=True)
+    index = registry(listed.stdout.decode())
+    # In the environment, since a private registry's URL may hold a password.
+    told = os.environ | ({"UV_DEFAULT_INDEX": index} if index else {})
+    if subprocess.run([*uv, "-r", LOCK], check=False, env=told).returncode == 0:
         return 0
     return subprocess.run([*pip, "-r", LOCK], check=False).returncode
 

@@ -30,7 +30,7 @@ def storage_option(command: F) -> F:
         metavar="URL",
         help="Database of the studies, or file:PATH of a file that holds its URL. A URL with a "
         "password is not for the command line: put it into OPTUNA_STORAGE or a file.  "
-        f"[OPTUNA_STORAGE, or {DEFAULT_STORAGE}]",
+        f"[OPTUNA_STORAGE, or {DEFAULT_STORAGE}; under mlflow run beside its own file]",
     )(command)
 
 

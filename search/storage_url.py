@@ -48,8 +48,8 @@ class StorageUrl:
     secret: str = field(repr=False)
     """The URL itself, for the driver."""
     given: str = field(default="", repr=False, compare=False)
-    """What --storage said, which is to be said again; empty where the default or the environment
-    decided. There is no password in it."""
+    """What commands have to say as --storage to find it again: what was said, or where MLflow's
+    file decided; empty for the default and the environment's. There is no password in it."""
 
     def __str__(self) -> str:
         return self.shown
@@ -91,8 +91,8 @@ class StorageUrl:
 def storage_url(given: str = "") -> StorageUrl:
     """The option's database, else that of OPTUNA_STORAGE, else layerscope.db in this folder.
 
-    `mlflow run` of a Git URI works in a clone that nobody keeps: in a run that MLflow began,
-    layerscope.db lies beside MLflow's own SQLite file, where it has one.
+    `mlflow run` of a Git URI works in a clone that nobody keeps. So in a run that MLflow began,
+    layerscope.db lies beside MLflow's own SQLite file, unless there is one in this folder.
 
     Each may be a URL, or `file:PATH`: a file whose first line that is not empty is the URL. A
     relative path to a SQLite database is made absolute, since workers may run in other folders.
@@ -101,7 +101,10 @@ def storage_url(given: str = "") -> StorageUrl:
     """
     option = given.strip()
     source = "--storage" if option else VARIABLE
-    text = option or os.environ.get(VARIABLE, "").strip() or _default()
+    text = option or os.environ.get(VARIABLE, "").strip()
+    if not text:
+        text = option = _beside_mlflow()
+    text = text or DEFAULT_STORAGE
     if text.startswith(FILE):
         source, path = text, Path(text.removeprefix(FILE)).expanduser()
         url = _checked(_first_line(path), source)
@@ -117,11 +120,15 @@ def storage_url(given: str = "") -> StorageUrl:
     return StorageUrl(url.render_as_string(hide_password=False), option)
 
 
-def _default() -> str:
+def _beside_mlflow() -> str:
+    """The database beside MLflow's SQLite file, in a run that MLflow began elsewhere; or ''."""
     store = os.environ.get("MLFLOW_TRACKING_URI", "")
     if "MLFLOW_RUN_ID" not in os.environ or not store.startswith("sqlite:///"):
-        return DEFAULT_STORAGE
-    return f"sqlite:///{Path(str(_parsed(store).database)).with_name(FILE_NAME)}"
+        return ""
+    file, here = Path(_parsed(store).database or ""), Path(FILE_NAME)
+    if not file.is_absolute() or file.parent == Path.cwd() or here.exists():
+        return ""
+    return f"sqlite:///{file.with_name(FILE_NAME)}"
 
 
 def mask_password(text: str, url: StorageUrl) -> str:

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from pipelines.config import LrRangeConfig, RunConfig
-from scripts.install import heavy
+from scripts.install import heavy, registry
 from scripts.lock import ROOT, closure, read_lock, read_ranges
 from search.cli import study
 from search.config import StudyConfig
@@ -146,6 +146,12 @@ def test_pip_takes_what_is_heavy_and_uv_the_rest() -> None:
     first = {Requirement(line).name for line in heavy("\n".join([*to_run, *to_develop]))}
     assert {"torch", "torchvision", "triton", "uv", "nvidia-cublas"} <= first
     assert not first & {"mlflow", "torchmetrics", "uvicorn", "uvloop"}
+
+
+def test_uv_is_told_which_registry_pip_uses() -> None:
+    own = ":env:.timeout='180'\nglobal.extra-index-url='file:///a'\nglobal.cert='/c.pem'\n"
+    assert registry(own) == ""
+    assert registry(f"{own}global.index-url='https://a:b@c/simple'\n") == "https://a:b@c/simple"
 
 
 def test_pre_commit_brings_no_second_version_of_a_tool() -> None:

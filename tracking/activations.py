@@ -116,6 +116,7 @@ class ActivationStats:
         self._handles: list[RemovableHandle] = []
         self._untaken = self._unflushed = 0
         self._entered = self._closed = False
+        self._waited = 0.0
         self._evaluated_in_step = False
 
     @property
@@ -227,7 +228,7 @@ class ActivationStats:
             self.step()
 
     def _end_rows(self) -> None:
-        began = time.perf_counter()
+        began, self._waited = time.perf_counter(), 0.0
         now = time.time()
         for buffer in self._buffers.values():
             buffer.end_step(self.current_step, now)
@@ -241,12 +242,16 @@ class ActivationStats:
         elif self._untaken == self._rows:
             self._take()
         if self._pace.recording:
-            self._pace.recording += time.perf_counter() - began
+            self._pace.recording += time.perf_counter() - began - self._waited
 
     def _take(self) -> None:
         """Bring finished rows of all ranks together; there are none on ranks other than 0."""
         self._untaken = 0
+        began = time.perf_counter()
         taken = drain(list(self._buffers.values()))
+        if any(device.type != "cpu" for *_, device in self._buffers):
+            # Waiting until a device has done what it was given is the training's own time.
+            self._waited = time.perf_counter() - began
         if self._closed:
             return
         if self._ranks.several:

@@ -91,6 +91,7 @@ class Recorder:
         self._smooth = SmoothedLoss()
         self._handle: RemovableHandle | None = None
         self._entered = False
+        self._waited = 0.0
 
     @property
     def path(self) -> Path:
@@ -159,7 +160,7 @@ class Recorder:
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if update_skipped(optimizer):
             return
-        began = time.perf_counter()
+        began, self._waited = time.perf_counter(), 0.0
         loss = self._noted.get("loss")
         if loss is not None:
             # Whoever made it may go on computing with it in place.
@@ -181,12 +182,16 @@ class Recorder:
             self.flush()
         elif len(self._pending) == self._rows:
             self._take()
-        self._pace.always += time.perf_counter() - began
+        self._pace.always += time.perf_counter() - began - self._waited
 
     def _take(self) -> None:
         """Bring the steps of all ranks together; there are none on ranks other than 0."""
         if self._pending:
-            shares = self._ranks.gathered(on_host(self._pending))
+            # Waiting until the device has computed the losses is the training's own time.
+            began = time.perf_counter()
+            mine = on_host(self._pending)
+            self._waited = time.perf_counter() - began
+            shares = self._ranks.gathered(mine)
             self._pending = []
             steps = of_all_ranks(shares)
             self._log.add([r for step in steps for r in records_of(step, self._smooth)])

@@ -44,14 +44,15 @@ class Pace:
         elif self._evaluated:
             # What was spent on evaluation is no part of the step that comes now.
             self._evaluated = False
-            self._began = time.perf_counter()
+            self.begin()
 
     def begin(self) -> None:
-        """The first step begins now."""
+        """A step begins now; whatever was done before is no part of it."""
         self._began = time.perf_counter()
+        self.recording = self.always = 0.0
 
     def end_step(self, step: int) -> None:
         """The step is over."""
-        now = time.perf_counter()
-        self.interval.end_step(step, now - self._began, self.recording, self.always)
-        self._began, self.recording, self.always = now, 0.0, 0.0
+        seconds = time.perf_counter() - self._began
+        self.interval.end_step(step, seconds, self.recording, self.always)
+        self.begin()

@@ -198,10 +198,9 @@ class RunRecord:
 
     def step(self) -> None:
         """End the current step; call it after ``optimizer.step()``."""
-        step, began = self.activation_stats.current_step, time.perf_counter()
+        step = self.activation_stats.current_step
         if self._diagnosis is not None:
             self._diagnosis.step()  # what went in is known before what came of it
-        self._pace.always += time.perf_counter() - began
         self.activation_stats.step()
         if self.gradient_stats is not None:
             self.gradient_stats.step()

@@ -44,7 +44,8 @@ class UpdateStats(SteppedStats[UpdateRecord]):
     Before a recorded step the parameters are copied, on their devices; after it the difference is
     reduced and the copy is freed. So memory holds one more copy of the trained parameters during
     ``optimizer.step()``. A parameter that the step left as it was (no gradient) has a row with an
-    update of 0. A step that a gradient scaler skips is not recorded, since it did not happen.
+    update of 0. A step that a gradient scaler skips is not recorded, since it did not happen; the
+    next one that is due is.
 
     ``current_step`` counts the optimizer's own steps from 0; a loop that counts otherwise may set
     it before a step. ``every``, ``directory``, ``sink``, ``expected_steps`` and ``flush_every`` are

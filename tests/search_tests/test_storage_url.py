@@ -50,9 +50,28 @@ class TestSource:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////data/mlflow.db?timeout=5")
         assert storage_url().secret == f"sqlite:///{tmp_path}/layerscope.db"
         monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
-        assert storage_url().secret == "sqlite:////data/layerscope.db"
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+        url = storage_url()
+        assert url.secret == "sqlite:////data/layerscope.db"
+        # Whoever types the command is not in that run.
+        command = study_command("best", "S", url.given)
+        assert command.endswith("--name S --storage sqlite:////data/layerscope.db")
+        (tmp_path / "layerscope.db").touch()
         assert storage_url().secret == f"sqlite:///{tmp_path}/layerscope.db"
+
+    @pytest.mark.parametrize(
+        "store",
+        [
+            *("http://127.0.0.1:5000", "sqlite:///", "sqlite:///:memory:", "sqlite:///mlflow.db"),
+            *("sqlite:///file:/data/mlflow.db?uri=true", "sqlite:///{folder}/mlflow.db"),
+        ],
+    )
+    def test_other_stores_and_a_store_in_this_folder_leave_the_default(
+        self, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store.format(folder=tmp_path))
+        assert storage_url().secret == f"sqlite:///{tmp_path}/layerscope.db"
+        assert storage_url().given == ""
 
     def test_environment_before_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:////data/a.db")

@@ -80,7 +80,8 @@ class TritonKernel:
         grid = (min(-(-n // BLOCK), PROGRAMS), 1, 1)
         address = x.data_ptr()
         multiples = (address % ALIGNED == 0, n % ALIGNED == 0)
-        key = (x.dtype, *multiples, n == 1, alive is None, large, grid)
+        widths = (n >> 31, inner >> 31)  # a number of more bits has another type
+        key = (x.dtype, *multiples, n == 1, *widths, alive is None, large, grid)
         with _current(x.device):
             launch = self._launches.get(key)
             if launch is not None:
