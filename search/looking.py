@@ -83,14 +83,12 @@ def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
 
     study, definition = _opened(name, url)
     console = user_console()
-    options = definition.options
     if output is not None:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadOption(f"output={output}: no folder ({error.strerror})") from None
-        told = definition.base, options.objective, options.trials
-        for path in write_report(study, *told, output, storage=url.given):
+        for path in write_report(study, definition, output, url.given):
             console.print(path)
         return
     _report_to_mlflow(study, definition, url.given, console)
@@ -99,19 +97,16 @@ def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
 def _report_to_mlflow(
     study: Study, definition: StudyDefinition, storage: str, console: Console
 ) -> None:
-    from search.report import write_report
+    from search.report import send_report
     from tracking.mlflow_attach import attached_run
 
     run_id = study.user_attrs.get(MLFLOW_RUN)
     if run_id is None:
         raise BadTracking(f"study {study.study_name!r} has no run in MLflow; give --output FOLDER")
-    told = definition.base, definition.options.objective, definition.options.trials
     folder = Path(tempfile.mkdtemp(prefix="layerscope-study-"))
     try:
         with attached_run(run_id) as attached:
-            for path in write_report(study, *told, folder, storage=storage):
-                inside = path.parent.relative_to(folder).as_posix()
-                attached.sink.artifact(path, "" if inside == "." else inside)
+            send_report(study, definition, folder, attached.sink, storage)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     console.print(f"study.html and its pictures are artifacts of run {run_id}")

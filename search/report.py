@@ -10,17 +10,27 @@ from optuna.trial import FrozenTrial
 
 from pipelines.config import RunConfig
 from search.best_config import best_config
+from search.definition import StudyDefinition
 from search.outcome import best_few
 from search.page import render, study_page
 from search.plot_kinds import PLOTS, Snapshot, snapshot
 from search.plots import save_plots
 from search.tables import trials_table
+from tracking.sink import Sink
 
-__all__ = ["write_report"]
+__all__ = ["send_report", "write_report"]
+
+
+def send_report(
+    study: Study, definition: StudyDefinition, folder: Path, sink: Sink, storage: str = ""
+) -> None:
+    """Write the report into a folder and hand it to a sink, laid out as there."""
+    for path in write_report(study, definition, folder, storage):
+        sink.artifact(path, path.parent.relative_to(folder).as_posix().strip("."))
 
 
 def write_report(
-    study: Study, base: RunConfig, objective: str, target: int, folder: Path, *, storage: str = ""
+    study: Study, definition: StudyDefinition, folder: Path, storage: str = ""
 ) -> list[Path]:
     """Write the report into a folder, making it, and return the files.
 
@@ -31,16 +41,16 @@ def write_report(
 
     Args:
         study: read once, at the beginning.
-        base: what the runs of all trials have in common.
-        objective: as in StudyConfig; "accuracy,seconds" has a front in place of a best trial.
-        target: how many trials the study is to have in all.
+        definition: what the runs of all trials have in common, the objective ("accuracy,seconds"
+            has a front in place of a best trial), and how many trials there are to be in all.
         folder: where to.
         storage: what --storage said, for the commands on the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_earlier(folder)
     shot = snapshot(study)
-    configs = _configs(shot, base, front="," in objective)
+    base, options = definition.base, definition.options
+    configs = _configs(shot, base, front="," in options.objective)
     files = []
     for name, (config, _) in configs.items():
         files.append(folder / name)
@@ -50,7 +60,7 @@ def write_report(
     pictures, _ = save_plots(shot, folder / "plots")
     page = folder / "study.html"
     trials = {name: trial for name, (_, trial) in configs.items()}
-    words = study_page(shot, base, target, trials, storage)
+    words = study_page(shot, base, options.trials, trials, storage)
     page.write_text(render(words, shot), encoding="utf-8")
     return [page, *pictures, *files]
 

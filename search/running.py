@@ -21,7 +21,7 @@ from search.definition import LOCAL_OPTIONS, StudyDefinition
 from search.dimensions import judged
 from search.health import HealthRule
 from search.outcome import best, counts
-from search.report import write_report
+from search.report import send_report
 from search.samplers import make_sampler
 from search.space import Choice
 from search.storage import open_storage
@@ -138,9 +138,7 @@ def _work(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) ->
 def _conclude(opened: OpenStudy, url: StorageUrl, console: Console) -> None:
     study, options = opened.study, opened.definition.options
     sink, folder = opened.tracked.sink, opened.tracked.directory / "study"
-    told = opened.definition.base, options.objective, options.trials
-    for path in write_report(study, *told, folder, storage=url.given):
-        sink.artifact(path, path.parent.relative_to(folder).as_posix().strip("."))
+    send_report(study, opened.definition, folder, sink, url.given)
     sink.tags({NOTE: study_note(study, url.given)})
     if best(study) is None:
         raise TrainingFailed(f"study {options.name!r}: no trial was trained to its end")

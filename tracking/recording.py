@@ -163,7 +163,6 @@ class RunRecord:
                 entered.enter_context(recorder)
             self._closing.callback(self._hand_over)  # after all of them have been closed
             self._closing.push(entered.pop_all())
-        self._pace.begin()
         return self
 
     def __exit__(

@@ -14,9 +14,12 @@ from optuna.trial import TrialState
 import search.report
 from pipelines.config import RunConfig
 from pipelines.options import config_from, read_config
+from search.config import StudyConfig
+from search.definition import StudyDefinition
 from search.page import render, study_page
 from search.plot_kinds import snapshot
 from search.report import best_config, write_report
+from search.space import SearchSpace
 from search.study_note import study_note
 from tests.integration.browser import chromium, open_browser
 from tests.search_tests.studies import every_state, finished, new_study, realistic, trial
@@ -29,6 +32,11 @@ NASTY = "<b>lr</b> & \"x\" 'y' {{ 7 * 7 }} </script>"
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of the time, and have tests of their own."""
     monkeypatch.setattr(search.report, "save_plots", lambda shot, folder: ([], {}))
+
+
+def defined(trials: int, objective: str = "accuracy") -> StudyDefinition:
+    options = config_from(StudyConfig, {"name": "S", "objective": objective, "trials": trials})
+    return StudyDefinition(BASE, options, SearchSpace.read())
 
 
 def page_of(study: Study, target: int = 50) -> str:
@@ -45,7 +53,7 @@ def words(page: str) -> str:
 
 def test_a_report_has_all_its_files(tmp_path: Path) -> None:
     study = every_state()
-    files = write_report(study, BASE, "accuracy", 10, tmp_path / "new")
+    files = write_report(study, defined(10), tmp_path / "new")
     names = sorted(str(path.relative_to(tmp_path / "new")) for path in files)
     assert all(path.is_file() for path in files)
     assert {"study.html", "best.yaml", "trials.parquet", "plots/history.png"} <= set(names)
@@ -54,7 +62,7 @@ def test_a_report_has_all_its_files(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_the_best_configuration_trains_as_the_trial_did(tmp_path: Path) -> None:
-    write_report(every_state(), BASE, "accuracy", 10, tmp_path)
+    write_report(every_state(), defined(10), tmp_path)
     config = config_from(RunConfig, read_config(tmp_path / "best.yaml"))
     expected = {"batch_size": 128, "lr_max": 0.1, "schedule": "one_cycle", "pct_start": 0.3}
     assert config == BASE.model_copy(update=expected)
@@ -65,7 +73,7 @@ def test_a_later_report_replaces_what_holds_no_more(tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
     for name in ("best.yaml", "best-3.yaml", "plots/history.png", "mine.txt"):
         (tmp_path / name).write_text("old")
-    files = write_report(new_study(), BASE, "accuracy", 10, tmp_path)
+    files = write_report(new_study(), defined(10), tmp_path)
     assert sorted(path.name for path in files) == ["study.html", "trials.parquet"]
     left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["mine.txt", "study.html", "trials.parquet"]
@@ -74,7 +82,7 @@ def test_a_later_report_replaces_what_holds_no_more(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_each_trial_of_a_front_has_its_configuration(tmp_path: Path) -> None:
     study = realistic(two=True)
-    write_report(study, BASE, "accuracy,seconds", 40, tmp_path)
+    write_report(study, defined(40, "accuracy,seconds"), tmp_path)
     names = {path.name for path in tmp_path.glob("*.yaml")}
     assert names == {f"best-{one.number}.yaml" for one in study.best_trials}
     page = words((tmp_path / "study.html").read_text("utf-8"))
@@ -97,7 +105,7 @@ def test_a_trial_that_cannot_be_repeated_is_no_error(tmp_path: Path, config: obj
     study = new_study()
     study.add_trial(trial(TrialState.COMPLETE, 0.9, config=config))
     assert best_config(BASE, study.trials[0]) is None
-    write_report(study, BASE, "accuracy", 1, tmp_path)
+    write_report(study, defined(1), tmp_path)
     assert not (tmp_path / "best.yaml").exists()
     assert "no configuration to repeat it" in (tmp_path / "study.html").read_text("utf-8")
 
@@ -130,7 +138,7 @@ def test_the_page_says_what_matters_first() -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_commands_find_a_storage_that_was_named(tmp_path: Path) -> None:
     study = every_state()
-    write_report(study, BASE, "accuracy", 10, tmp_path, storage="sqlite:///other.db")
+    write_report(study, defined(10), tmp_path, "sqlite:///other.db")
     command = "study retrain --name lr-and-batch --storage sqlite:///other.db"
     assert command in words((tmp_path / "study.html").read_text(encoding="utf-8"))
     assert command in study_note(study, "sqlite:///other.db")

@@ -103,11 +103,11 @@ def test_evaluation_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> Non
         clock.now += 1000
         paced.always += 500
         paced.before_forward(training=True)
-        paced.recording = 3.0 * paced.due(step)
+        paced.recording = 9.0 * paced.due(step)
         clock.now += 3 + paced.recording
         paced.end_step(step)
-    # 3 s of recording in steps of 3 s and a look at the clock: half of the time
-    assert paced.interval.steps == 1
+    # 9 s of recording in every third step of 3 s and a look at the clock: less than half
+    assert paced.interval.steps == 3
     assert str(paced) == "auto:0.5"
 
 
