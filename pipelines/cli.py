@@ -11,6 +11,7 @@ import click
 from pipelines.config import LrRangeConfig, RunConfig
 from pipelines.flags import config_flags
 from pipelines.options import config_from, read_config
+from tracking.quick_imports import quick_imports
 from tracking.uploads import start_uploader
 
 __all__ = ["lr_find", "train"]
@@ -31,7 +32,8 @@ def train(config_path: Path | None, **flags: Any) -> None:
     config = config_from(RunConfig, _given(config_path, flags))
     start_uploader()
     # Torch and MLflow take seconds to import: not for --help, and not to refuse an option.
-    from pipelines.commands import train_command
+    with quick_imports():
+        from pipelines.commands import train_command
 
     train_command(config)
 
@@ -47,7 +49,8 @@ def lr_find(config_path: Path | None, **flags: Any) -> None:
     options = config_from(LrRangeConfig, own)
     config = config_from(RunConfig, given)
     start_uploader()
-    from pipelines.commands import lr_find_command
+    with quick_imports():
+        from pipelines.commands import lr_find_command
 
     lr_find_command(config, options)
 

@@ -16,6 +16,7 @@ from search.definition import StudyDefinition
 from search.space import SearchSpace
 from search.storage_url import DEFAULT_STORAGE, storage_url
 from tracking.errors import BadOption
+from tracking.quick_imports import quick_imports
 
 __all__ = ["study"]
 
@@ -93,7 +94,8 @@ def run(
     url = storage_url(storage)
     names = {*own, *file, *given, *(["space"] if texts or space_file else [])}
     # Optuna, torch and MLflow take seconds to import: not for --help, and not to refuse an option.
-    from search.running import Order, run_study
+    with quick_imports():
+        from search.running import Order, run_study
 
     run_study(Order(definition, names, url))
 
@@ -111,8 +113,9 @@ def worker(name: str, storage: str, **local: str | None) -> None:
     (MLFLOW_TRACKING_URI).
     """
     url = storage_url(storage)
-    from pipelines.console import user_console
-    from search.working import work
+    with quick_imports():
+        from pipelines.console import user_console
+        from search.working import work
 
     given = {key: value for key, value in local.items() if value is not None}
     work(name, url, given, user_console())
@@ -191,7 +194,8 @@ def retrain(
 ) -> None:
     """Train the best configuration on training and validation data, test it once, register it."""
     url = storage_url(storage)
-    from search.retrain import retrain_best
+    with quick_imports():
+        from search.retrain import retrain_best
 
     given = {key: value for key, value in local.items() if value is not None}
     retrain_best(name, url, trial, name if register is None else register, given)

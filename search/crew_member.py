@@ -11,6 +11,7 @@ import threading
 
 from search.storage_url import storage_url
 from tracking.errors import LayerscopeError
+from tracking.quick_imports import quick_imports
 from tracking.uploads import start_uploader
 
 __all__ = ["main"]
@@ -23,7 +24,8 @@ def main() -> None:
     # Before the imports: a library that is the first to do this chooses what is shown.
     logging.basicConfig(format="%(name)s: %(message)s")
     start_uploader()
-    from search.working import work
+    with quick_imports():
+        from search.working import work
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_the_crew, daemon=True).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 
 import pytest
 import torch
@@ -26,6 +27,10 @@ if not torch.cuda.is_available():
     # Triton's interpreter runs the GPUs' kernel on CPU tensors. It has to be asked for before
     # anything imports Triton.
     os.environ["TRITON_INTERPRET"] = "1"
+
+# A shell's background jobs ignore Ctrl-C, and so would every command that a test starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On a busy machine an example may take long; that is no fault of the code under test.
 settings.register_profile(

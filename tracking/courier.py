@@ -88,14 +88,12 @@ class Courier:
         """Until all has been sent, or there is no hope of it."""
         self._background.join()
         pause = self._interval
-        while not self._given_up.is_set():
-            if not self._fails():
-                break
-            if self._hopeless():
-                break
-            self._given_up.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-        self._tell(ended=True, refusals=self._delivery.refusals() if self._delivery else "")
+        try:
+            while not self._given_up.is_set() and self._fails() and not self._hopeless():
+                self._given_up.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:  # whoever waits must hear of the end, whatever it is
+            self._tell(ended=True, refusals=self._delivery.refusals() if self._delivery else "")
 
     def _fails(self) -> bool:
         """Send everything that waits now; whether the store is away."""

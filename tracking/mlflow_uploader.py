@@ -4,9 +4,10 @@ MLflow's client and SQL store are Python: in the training process they would hol
 lock for milliseconds at a time, and a step that waits for it waits in the middle of its work. This
 process has a lock of its own and a low priority.
 
-Orders come as lines of JSON on standard input, news goes back on standard output; see
-tracking/uploads.py for the other end. When the input ends, whoever trained has gone: what is still
-open was not ended in order, and is delivered and ended as `layerscope replay` does it.
+Orders come as lines of JSON on standard input, news goes back to the file descriptor that is the
+first argument; see tracking/uploads.py for the other end. When the input ends, whoever trained has
+gone: what is still open was not ended in order, and is delivered and ended as `layerscope replay`
+does it.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def main() -> None:
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.ERROR)
-    uploader = Uploader(sys.stdout)
+    uploader = Uploader(os.fdopen(int(sys.argv[1]), "w", encoding="utf-8"))
     for line in sys.stdin:
         uploader.obey(json.loads(line))
     uploader.end()

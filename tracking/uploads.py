@@ -73,18 +73,23 @@ class _Uploader:
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._uploads: dict[str, Upload] = {}
         self._lock = threading.Lock()
+        # Not its standard output, to which any library may print.
+        ear, mouth = os.pipe()
+        self._news = os.fdopen(ear, encoding="utf-8")
         self._process = subprocess.Popen(
             # -P: a file in the working directory must not be taken for a library.
-            [sys.executable, "-P", "-m", "tracking.mlflow_uploader"],
+            [sys.executable, "-P", "-m", "tracking.mlflow_uploader", str(mouth)],
             env=os.environ | {"PYTHONPATH": paths},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             text=True,
+            pass_fds=[mouth],
             # A terminal's Ctrl-C and hang-up are for the one that trains. A session of its own
             # would spare it them too, but Linux divides cores evenly among sessions (autogroup):
             # its low priority would then count for nothing.
             process_group=0,
         )
+        os.close(mouth)
         self.owner = os.getpid()
         self._ear = threading.Thread(target=self._listen, name="layerscope-uploads", daemon=True)
         self._ear.start()
@@ -124,22 +129,25 @@ class _Uploader:
         return True
 
     def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            news = json.loads(line)
-            upload = self._uploads[news["folder"]]
-            upload.hear(news)
-            if news.get("ended"):
-                del self._uploads[news["folder"]]
-        for upload in list(self._uploads.values()):
-            upload.hear({"away": GONE, "ended": True})
+        try:
+            for line in self._news:
+                news = json.loads(line)
+                upload = self._uploads[news["folder"]]
+                upload.hear(news)
+                if news.get("ended"):
+                    del self._uploads[news["folder"]]
+        except json.JSONDecodeError:
+            pass  # a line that its end cut off
+        finally:
+            # Whatever ended it: nobody is to wait for what will not come.
+            for upload in list(self._uploads.values()):
+                upload.hear({"away": GONE, "ended": True})
 
     def _end(self) -> None:
         """When this process ends in order: the uploader has nothing left to do, and goes too."""
         if self.owner != os.getpid():
             return
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with suppress(BrokenPipeError):  # of one that has died
             self._process.stdin.close()
         try:
@@ -149,7 +157,7 @@ class _Uploader:
             self._process.kill()
             self._process.wait()
         self._ear.join()
-        self._process.stdout.close()
+        self._news.close()
 
 
 _current: list[_Uploader] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -90,6 +91,31 @@ def test_records_wait_where_the_uploader_has_died(
     assert found_run(sqlite_store(), run.run_id).data.metrics == {"a": 1.0}
     assert uploads._current != [uploader]
     uploads._current[0]._end()
+
+
+def test_what_a_library_prints_is_not_taken_for_news(
+    run: MlflowRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_current", [])
+    (tmp_path / "sitecustomize.py").write_text("print('hello', end='')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    sink = MlflowSink(run, tmp_path / "first")
+    sink.metrics([Metric("a", 1.0, 0, 5.0)])
+    sink.close()
+    assert found_run(sqlite_store(), run.run_id).data.metrics == {"a": 1.0}
+    uploads._current[0]._end()
+
+
+def test_nobody_waits_after_news_that_cannot_be_read(tmp_path: Path) -> None:
+    uploads.start_uploader()
+    (uploader,) = uploads._current
+    hears_nothing = uploads.Upload(uploader, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uploader, "_uploads", {str(tmp_path): hears_nothing})
+        patch.setattr(uploader, "_news", io.StringIO(f'{{"folder": "{tmp_path}", "en'))
+        uploader._listen()
+    assert hears_nothing.wait(0)
+    assert hears_nothing.away == "the uploading process has ended"
 
 
 def test_files_in_the_runs_folder_are_found_wherever_it_is_moved(
