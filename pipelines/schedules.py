@@ -1,6 +1,6 @@
 """Schedules: learning rate and momentum as a pure function of the step.
 
-The same function trains, plots and resumes; its only state is the step. A run moves between three
+The same function trains and plots; its only state is the step. A run moves between three
 levels, each a pair of learning rate and momentum:
 
     low     lr_max / div         momentum_max     where a rise begins

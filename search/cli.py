@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from pipelines.config import RunConfig
+from pipelines.config import Options, RunConfig
 from pipelines.flags import config_flags
 from pipelines.options import config_from, read_config
 from search.config import StudyConfig
@@ -93,11 +94,19 @@ def run(
     definition = StudyDefinition(base, options, space)
     url = storage_url(storage)
     names = {*own, *file, *given, *(["space"] if texts or space_file else [])}
+    if "MLFLOW_RUN_ID" in os.environ:
+        # `mlflow run` gives every parameter of its entry point, and nobody has asked for defaults.
+        names -= {*_at_default(options), *_at_default(base)}
     # Optuna, torch and MLflow take seconds to import: not for --help, and not to refuse an option.
     with quick_imports():
         from search.running import Order, run_study
 
     run_study(Order(definition, names, url))
+
+
+def _at_default(options: Options) -> set[str]:
+    fields = type(options).model_fields
+    return {name for name, field in fields.items() if getattr(options, name) == field.default}
 
 
 @study.command()

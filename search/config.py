@@ -16,7 +16,7 @@ from search.rung_plan import RungPlan, parse_shares
 __all__ = ["RUNNING_OPTIONS", "StudyConfig"]
 
 # What may change from one command to the next; the rest is the study's own, from its creation on.
-RUNNING_OPTIONS = ("name", "trials", "workers", "heartbeat")
+RUNNING_OPTIONS = ("name", "trials", "workers")
 
 
 class StudyConfig(Options):

@@ -78,7 +78,8 @@ class Crew:
         stopping.raise_again()
         if self._waiting:
             raise RecordsWaiting(
-                "all trials are done, but records of some still wait; send them: layerscope replay"
+                "all trials are done, but records of some still wait; send them with: "
+                "python layerscope.py replay"
             )
 
     def _start(self) -> subprocess.Popen[bytes]:

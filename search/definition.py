@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import RunConfig
 from search.config import RUNNING_OPTIONS, StudyConfig
-from search.space import SearchSpace
+from search.space import Range, SearchSpace
 from tracking.errors import BadOption, BadTracking
 
 if TYPE_CHECKING:
@@ -55,6 +56,30 @@ class StudyDefinition:
                 "valid_fraction=0: a study needs validation data to judge its trials by"
             )
         self.space.check(self.base)
+        lr_max = self.space.dimensions.get("lr_max")
+        if self.options.lr_prior and not (isinstance(lr_max, Range) and lr_max.log):
+            raise BadOption(
+                "lr_prior=True: centres a log range of lr_max, and the space has none; give one, "
+                "such as lr_max=log:1e-3:1, or leave lr_prior out"
+            )
+        if self.grid_size and self.options.trials > self.grid_size:
+            raise BadOption(
+                f"trials={self.options.trials}: the grid has {self.grid_size} combinations; "
+                "without --trials each is tried once"
+            )
+
+    @property
+    def grid_size(self) -> int:
+        """How many trials try everything once; 0 where another sampler chooses."""
+        if self.options.sampler != "grid":
+            return 0
+        return math.prod(len(values) for values in self.space.grid(self.base).values())
+
+    def whole_grid(self) -> StudyDefinition:
+        """The same with as many trials as its grid has combinations, where it has a grid."""
+        if not self.grid_size:
+            return self
+        return replace(self, options=self.options.model_copy(update={"trials": self.grid_size}))
 
     def config(self, trial: Trial) -> tuple[RunConfig, dict[str, Any]]:
         """A trial's configuration, and the options that are its own.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -99,16 +97,20 @@ def _report_to_mlflow(
 ) -> None:
     from search.report import send_report
     from tracking.mlflow_attach import attached_run
+    from tracking.spool import SpoolInUse
 
     run_id = study.user_attrs.get(MLFLOW_RUN)
     if run_id is None:
         raise BadTracking(f"study {study.study_name!r} has no run in MLflow; give --output FOLDER")
-    folder = Path(tempfile.mkdtemp(prefix="layerscope-study-"))
     try:
         with attached_run(run_id) as attached:
-            send_report(study, definition, folder, attached.sink, storage)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            # Where they may wait for MLflow; the folder goes when they have arrived.
+            send_report(study, definition, attached.directory / "study", attached.sink, storage)
+    except SpoolInUse:
+        raise BadTracking(
+            f"study {study.study_name!r} is being run in this folder, and is reported at its end; "
+            "for a report now give --output FOLDER"
+        ) from None
     console.print(f"study.html and its pictures are artifacts of run {run_id}")
 
 

@@ -22,17 +22,25 @@ from pipelines.run import FitResult, prepare, train
 from search.definition import StudyDefinition
 from search.judge import Judge
 from tracking.deliveries import Deliveries
-from tracking.errors import LayerscopeError, NonFiniteLoss, TrialStopped
+from tracking.errors import LayerscopeError, NonFiniteLoss, TrainingFailed, TrialStopped
+from tracking.mlflow_delivery import is_final
 from tracking.mlflow_run import MlflowRun
-from tracking.reasons import one_line
+from tracking.reasons import one_line, reason
 from tracking.session import TrackedRun, tracked
 
-__all__ = ["Objective", "TrialRun", "end_dead_run"]
+__all__ = ["NotBegun", "Objective", "TrialRun", "end_dead_run"]
 
 log = logging.getLogger("layerscope")
 
 MEMORY = "memory"
 """The constraint that a trial violates whose batch does not fit."""
+PATIENCE = 600.0
+"""Seconds that a trial waits to begin while MLflow is away."""
+LONGEST_PAUSE = 15.0
+
+
+class NotBegun(TrainingFailed):
+    """MLflow takes no run for the trial, which therefore has not begun."""
 
 
 class _DoesNotFit(TrialStopped):
@@ -58,8 +66,9 @@ class Objective:
 
     Raises TrialPruned, with the reason: the pruner or the diagnosis has ended it, or it diverged.
     A batch that does not fit into memory is no failure: the trial violates the constraint
-    ``memory``, which samplers learn from, and has the value of guessing. Anything else that is
-    raised makes the trial a failed one.
+    ``memory``, which samplers learn from, and has the value of guessing. Raises NotBegun: MLflow
+    stays away; the trial is another's to do. Anything else that is raised makes the trial a failed
+    one.
     """
 
     def __init__(self, shared: TrialRun) -> None:
@@ -82,6 +91,8 @@ class Objective:
             self.failures = 0
             trial.set_user_attr("reason", str(stopped))
             raise TrialPruned(str(stopped)) from None
+        except NotBegun:
+            raise
         except Exception as error:
             self.failures += 1
             known = isinstance(error, LayerscopeError)
@@ -140,8 +151,25 @@ class Objective:
     def _run_of(self, trial: Trial) -> AbstractContextManager[TrackedRun]:
         study = trial.study.study_name
         tags = {"layerscope.study": study, "layerscope.trial": str(trial.number)}
-        begin = partial(MlflowRun.child, self._shared.parent, f"trial {trial.number}", tags)
+        begin = partial(self._begun, f"trial {trial.number}", tags)
         return tracked(begin, deliveries=self._shared.deliveries)
+
+    def _begun(self, name: str, tags: Mapping[str, str]) -> MlflowRun:
+        """The trial's run, as soon as the store takes it."""
+        pause, deadline = 1.0, time.monotonic() + PATIENCE
+        while True:
+            try:
+                return MlflowRun.child(self._shared.parent, name, tags)
+            except Exception as error:
+                if is_final(error) or time.monotonic() > deadline:
+                    raise NotBegun(
+                        f"{name} cannot begin: MLflow takes no run for it ({reason(error)})"
+                    ) from None
+                if pause == 1.0:
+                    log.warning("%s waits for MLflow, which is away (%s)", name, reason(error))
+            with self._shared.interruptible():
+                time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def _link_retry(self, trial: Trial, run: MlflowRun) -> None:
         """Where this is another try of a trial whose worker died: links both ways, and its end."""

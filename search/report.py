@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -80,8 +81,14 @@ def _configs(
 
 
 def _remove_earlier(folder: Path) -> None:
-    """A trial may be on the front no more, and a plot may not be drawn this time."""
-    for path in (*folder.glob("best.yaml"), *folder.glob("best-*.yaml")):
-        path.unlink()
+    """A trial may be on the front no more, and a plot may not be drawn this time.
+
+    In a folder without a report these files are somebody's own.
+    """
+    if not (folder / "study.html").exists():
+        return
+    for path in folder.glob("best*.yaml"):
+        if re.fullmatch(r"best(-\d+)?\.yaml", path.name):
+            path.unlink()
     for kind in PLOTS:
         (folder / "plots" / f"{kind.name}.png").unlink(missing_ok=True)

@@ -35,7 +35,7 @@ from search.trial_queue import fill_queue
 from search.watch import Watch
 from search.worker import wait_for_others
 from search.working import work_on
-from tracking.errors import BadOption, TrainingFailed
+from tracking.errors import BadOption, RecordsWaiting, TrainingFailed
 from tracking.mlflow_report import NOTE
 
 __all__ = ["Order", "run_study"]
@@ -56,7 +56,8 @@ def run_study(order: Order) -> None:
     """Make the study or go on with it, up to its number of trials.
 
     Raises BadInput: something cannot be used; nothing has been created then. TrainingFailed: no
-    trial came to an end, or one after the other failed.
+    trial came to an end, or one after the other failed; RecordsWaiting: the study is done and
+    reported, but not all of it is in MLflow.
     """
     console = user_console()
     definition = _agreed(order)
@@ -64,21 +65,26 @@ def run_study(order: Order) -> None:
     with open_study(order.url, definition, setup, console) as opened:
         fill_queue(opened.study, definition.options.trials)
         console.print(_headline(opened))
+        late = None
         try:
             with Watch(opened.study, definition.options, console, opened.tracked.sink):
                 _work(opened, order.url, setup, console)
+        except RecordsWaiting as waiting:
+            late = waiting  # all the same, the trials are done
         except (KeyboardInterrupt, SystemExit):
             again = study_command("run", opened.study.study_name, order.url.given)
             console.print(f"stopped; to go on: {again}")
             raise
         _conclude(opened, order.url, console)
+    if late is not None:
+        raise late
 
 
 def _agreed(order: Order) -> StudyDefinition:
     """The definition to work by: the stored study's, where there is one, or this command's."""
     stored = _stored(order)
     if stored is None:
-        return order.definition
+        return order.definition if "trials" in order.given else order.definition.whole_grid()
     lines = order.definition.differences(stored, order.given)
     if lines:
         raise BadOption(
@@ -103,6 +109,12 @@ def _stored(order: Order) -> StudyDefinition | None:
 def _checked(definition: StudyDefinition) -> Setup:
     """Everything that can be refused is refused here; gives the base configuration's parts."""
     definition.check()
+    if definition.grid_size and definition.options.trials < definition.grid_size:
+        log.warning(
+            "trials=%d of the %d combinations of the grid",
+            definition.options.trials,
+            definition.grid_size,
+        )
     options, base, space = definition.options, definition.base, definition.space
     HealthRule(options.health)
     make_sampler(options, space, base)

@@ -68,14 +68,17 @@ class StorageUrl:
     @property
     def missing_file(self) -> bool:
         """Whether this is a SQLite file that does not exist yet."""
-        url = _parsed(self.secret)
-        return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
+        return _parsed(self.secret).get_backend_name() == "sqlite" and not self._file.exists()
 
     def remove_file(self) -> None:
         """Remove a SQLite file, with what SQLite keeps beside it."""
-        path = str(_parsed(self.secret).database)
         for suffix in ("", "-wal", "-shm"):
-            Path(path + suffix).unlink(missing_ok=True)
+            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
+
+    @property
+    def _file(self) -> Path:
+        # SQLite's own URIs, as in sqlite:///file:studies.db?uri=true, begin with this.
+        return Path(str(_parsed(self.secret).database).removeprefix("file:"))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -41,6 +41,7 @@ def create(storage: BaseStorage, definition: StudyDefinition, mlflow_run_id: str
     """A new study with its definition and its run in MLflow."""
     options = definition.options
     study_id = storage.create_new_study(directions(options), options.name)
-    storage.set_study_user_attr(study_id, DEFINITION, definition.to_json())
+    # The definition last: whoever finds it finds the run, too.
     storage.set_study_user_attr(study_id, MLFLOW_RUN, mlflow_run_id)
+    storage.set_study_user_attr(study_id, DEFINITION, definition.to_json())
     return load_study(study_name=options.name, storage=storage)

@@ -59,11 +59,26 @@ def open_study(
     ):
         if exists(storage, definition.options.name):
             study = find_study(storage, definition.options.name)
+            definition = _still(definition, StudyDefinition.of(study))
             study.set_user_attr(DEFINITION, definition.to_json())  # it may want more trials now
         else:
             study, definition = _made(storage, url, definition, setup, opened, console)
         opened.sink.tags({"layerscope.study": study.study_name, "layerscope.storage": url.shown})
         yield OpenStudy(study, storage, definition, opened)
+
+
+def _still(definition: StudyDefinition, stored: StudyDefinition) -> StudyDefinition:
+    """The definition with what only the stored study knows.
+
+    Raises BadTracking: meanwhile somebody has made another study of that name.
+    """
+    every = {*type(definition.options).model_fields, *type(definition.base).model_fields, "space"}
+    if lines := definition.differences(stored, every):
+        raise BadTracking(
+            f"study {definition.options.name!r} has just been made by another command, and is "
+            f"another one: {'; '.join(lines)}. Choose another name"
+        )
+    return replace(definition, prior=stored.prior)
 
 
 @contextmanager

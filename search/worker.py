@@ -14,7 +14,7 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.objective import Objective
+from search.objective import NotBegun, Objective
 from search.queue_storage import QueueEmpty
 from search.signals import Stopping
 from search.trial_queue import requeue, taken_over
@@ -37,7 +37,7 @@ class Worker:
     ``tell`` is given each trial that this worker has ended.
     ``objective`` lets ``stopping`` interrupt it where that does no harm. On SIGINT or SIGTERM the
     trial that runs fails and its copy goes back into the queue. Raises KeyboardInterrupt or
-    SystemExit then; TrainingFailed: one trial after the other fails.
+    SystemExit then; TrainingFailed: one trial after the other fails, or MLflow stays away.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Worker:
         self._tell = tell
         self._nap = min(float(heartbeat), LONGEST_NAP)
         self._current: int | None = None
+        self._hindrance: NotBegun | None = None
         self._told = False
 
     def run(self) -> None:
@@ -88,14 +89,17 @@ class Worker:
             self._current = trial.number
             try:
                 return self._objective(trial)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, NotBegun) as cut:
                 # While it still counts as running: a finished trial cannot say what replaced it.
-                self._give_back(trial)
+                self._give_back(trial, str(cut) if isinstance(cut, NotBegun) else "interrupted")
+                self._hindrance = cut if isinstance(cut, NotBegun) else None
                 raise
 
         objective: Callable[[Trial], float | tuple[float, ...]] = given_back
         with _quiet():
             self._study.optimize(objective, n_trials=1, catch=(Exception,))
+        if self._hindrance is not None:  # Optuna has caught it
+            raise self._hindrance
 
     def _wait(self) -> bool:
         """For the trials of others; whether there are any."""
@@ -115,9 +119,9 @@ class Worker:
             )
         self._told = True
 
-    def _give_back(self, trial: Trial) -> None:
-        """The interrupted trial will fail: a copy waits for whoever goes on."""
-        trial.set_user_attr("reason", "interrupted")
+    def _give_back(self, trial: Trial, why: str) -> None:
+        """The trial that was cut short will fail: a copy waits for whoever goes on."""
+        trial.set_user_attr("reason", why)
         frozen = self._study.get_trials(deepcopy=False)[trial.number]
         requeue(self._study, frozen, counted=False)
 

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from pipelines.data.datasets import ImageData, load_dataset
+from pipelines.run import prepare
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.objective import Objective, TrialRun, end_dead_run
 from search.outcome import counts, trial_state
@@ -39,8 +40,8 @@ def work(
 
     ``console`` is told of each trial.
 
-    Raises BadTracking: the storage, the study, or its run in MLflow is not to be had here; what
-    ``Worker.run`` raises.
+    Raises BadTracking: the storage, the study, or its run in MLflow is not to be had here; other
+    BadInput: its data, model or device is not; what ``Worker.run`` raises.
     """
     # With the study's heartbeat, by which the others judge whether this worker lives.
     options = StudyDefinition.of(find_study(open_storage(url, create=False), name)).options
@@ -49,6 +50,8 @@ def work(
     definition = StudyDefinition.of(study).on_this_machine(local)
     parent = MlflowRun.known(study.user_attrs[MLFLOW_RUN])
     data = load_dataset(definition.base)
+    # What this machine does not have is refused before it can make trials fail.
+    prepare(definition.base, data)
     console = console or Console(quiet=True)
     console.print(f"study {name}: {counts(study.get_trials(deepcopy=False)).text()}")
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from torch import nn
 
-from tests.tracking_tests.diagnosis.recorded import CNN, layer
+from tests.tracking_tests.diagnosis.recorded import layer
 from tracking.diagnosis.evidence import Stretch
 from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.thresholds import known_thresholds
@@ -35,15 +40,19 @@ def test_readme_says_how_many_rules_there_are() -> None:
     assert "Twenty-seven rules" in readme
 
 
-def test_the_example_of_a_rule_runs() -> None:
+def test_the_example_of_a_rule_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = PAGE.read_text("utf-8")
     [example] = re.findall(
         r"(?:^    .*\n|^\n)+", text[text.index("## A rule of one's own") :], re.MULTILINE
     )
     code = "\n".join(line[4:] for line in example.splitlines())
-    names: dict[str, object] = {"run": CNN, "RULES": RULES}
+    model = nn.Sequential(OrderedDict(head=nn.Linear(1, 1), act=nn.ReLU()))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    names: dict[str, Any] = {"model": model, "optimizer": optimizer}
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, str(PAGE), "exec"), names)
-    diagnosis = names["diagnosis"]
+    [rule] = [one for one in names["record"]._diagnosis.diagnosis._rules if one.name == "hot_layer"]
     head = layer(9, max=np.array([3.0] * 3 + [90.0] * 6))
-    [finding] = diagnosis.observe(Stretch(layers={"head": head}))  # type: ignore[attr-defined]
+    rule.observe(Stretch(layers={"head": head}))
+    [finding] = rule.findings(False)
     assert (finding.rule, finding.first_step) == ("hot_layer", 3)

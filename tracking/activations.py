@@ -60,7 +60,8 @@ class ActivationStats:
     context ends; thinned metrics go to ``sink``. ``watch`` is given finished rows every 16 recorded
     steps, on rank 0. A step is what lies between two calls of
     ``optimizer.step()`` (or of ``step()``): the batches of an accumulated gradient, and repeated
-    calls of one layer, merge into one row. Copies of the model are not recorded.
+    calls of one layer, merge into one row. Copies of the model are not recorded. With several ranks
+    each must record, and rows are those of the global batch, unless ``together`` is False.
 
     Raises BadOption: ``layers``, ``every`` or ``flush_every`` cannot be used, or, when the context
     is entered, ``layers`` matches nothing; BadTracking: the directory cannot be written.
@@ -81,6 +82,7 @@ class ActivationStats:
         expected_steps: int | None = None,
         flush_every: int = 64,
         watch: Watch[LayerStats] | None = None,
+        together: bool = True,
     ) -> None:
         check_layers(layers)
         if flush_every < 1:
@@ -90,7 +92,7 @@ class ActivationStats:
         self.current_step = 0
         self._optimizer = optimizer
         self._layers = layers
-        self._ranks = Ranks()
+        self._ranks = Ranks(together=together)
         alone = not self._ranks.several
         self._pace = every if isinstance(every, Pace) else Pace(every, adapts=alone)
         self._ends_steps = self._pace is not every
@@ -232,8 +234,9 @@ class ActivationStats:
         now = time.time()
         for buffer in self._buffers.values():
             buffer.end_step(self.current_step, now)
-        # Not by what is in the buffers, in which ranks may differ: all must flush together.
-        if self._pace.due(self.current_step) or self._evaluated_in_step:
+        # Ranks must exchange at the same steps, and one alone may have evaluated.
+        evaluated = self._record_eval if self._ranks.several else self._evaluated_in_step
+        if self._pace.due(self.current_step) or evaluated:
             self._untaken += 1
             self._unflushed += 1
         self._evaluated_in_step = False

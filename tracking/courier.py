@@ -37,6 +37,7 @@ class Courier:
     def __init__(
         self, folder: Path, interval: float, patience: float, tell: Callable[..., None]
     ) -> None:
+        self.folder = folder
         self._spool = SpoolReader(folder / "spool")
         self._interval = interval
         self._patience = patience
@@ -63,15 +64,12 @@ class Courier:
         """End after the request that is on its way."""
         self._given_up.set()
 
-    def abandon(self) -> bool:
-        """End likewise; whether it was at work without having been told to end."""
-        unfinished = not self._closing.is_set()
+    def abandon(self) -> None:
+        """End likewise, and wait for it, whether it has been told to close or not."""
         self.give_up()
-        self._closing.set()
-        self._background.join()
-        if not unfinished:
-            self._last.join()
-        return unfinished
+        if not self._closing.is_set():
+            self.close()
+        self._last.join()
 
     def _meanwhile(self) -> None:
         """Until the spool is closed."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 
 from tracking.activations import ActivationStats
 from tracking.columns import NEEDED, ColumnsBuilder
+from tracking.reasons import one_line
 from tracking.sink import Sink
 from tracking.small_pictures import WIDTH, color_dim_image
 from tracking.store import read_slices
 
 __all__ = ["EpochPictures"]
+
+log = logging.getLogger("layerscope")
 
 KEY = "color_dim"
 IMAGES = 20
@@ -40,16 +44,30 @@ class EpochPictures:
         self._builder = ColumnsBuilder(limit=WIDTH)
         self._began = time.perf_counter()
         self._spent = self._last = 0.0
+        self._failed = False
 
     def draw(self, epoch: int) -> None:
-        """Draw after an epoch (counted from 0), if it is its turn."""
+        """Draw after an epoch (counted from 0), if it is its turn.
+
+        A picture that cannot be drawn is the last one: no training is to end for it.
+        """
         began = time.perf_counter()
         # Spread over the epochs, so that a short run is not only pictured at its beginning.
         at_once = AT_ONCE * (epoch + 1) / (self._final + 1)
         allowed = at_once + SHARE * (began - self._began)
         due = epoch % self._stride == 0 or epoch == self._final
-        if not due or self._spent + self._last > allowed:
+        if self._failed or not due or self._spent + self._last > allowed:
             return
+        self._stats.flush()
+        try:
+            self._draw(epoch)
+        except Exception as error:
+            self._failed = True
+            log.warning("no more pictures of epochs: one could not be drawn (%s)", one_line(error))
+        self._last = time.perf_counter() - began
+        self._spent += self._last
+
+    def _draw(self, epoch: int) -> None:
         self._update()
         layers = self._builder.columns()
         if layers:
@@ -57,11 +75,8 @@ class EpochPictures:
             self._folder.mkdir(parents=True, exist_ok=True)
             color_dim_image(layers).save(path)
             self._sink.image(path, KEY, epoch)
-        self._last = time.perf_counter() - began
-        self._spent += self._last
 
     def _update(self) -> None:
-        self._stats.flush()
         for part in sorted(self._parts.glob("*.parquet")):
             if part.name not in self._read:
                 self._read.add(part.name)

@@ -54,6 +54,7 @@ class Recorder:
     not happen. Losses stay on their device until ``flush_every`` steps are full. Rows go to Parquet
     parts below ``directory`` (a temporary one by default), thinned metrics to ``sink``. ``watch``
     is given finished records every 16 steps, on rank 0; ``pace`` is told what the steps took.
+    With several ranks each must have a recorder, unless ``together`` is False.
 
     Raises BadOption: ``flush_every`` is below 1; BadTracking: the directory cannot be written.
     """
@@ -68,12 +69,13 @@ class Recorder:
         flush_every: int = 64,
         watch: Watch[HyperParams] | None = None,
         pace: Pace | None = None,
+        together: bool = True,
     ) -> None:
         if flush_every < 1:
             raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
         self.optimizer = optimizer
         self.current_step = 0
-        self._ranks = Ranks()
+        self._ranks = Ranks(together=together)
         self._log = RecordLog(
             RecordFile("steps.parquet", steps_schema(), directory if self._ranks.first else None),
             sink if sink and self._ranks.first else NullSink(),

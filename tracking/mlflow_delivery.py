@@ -24,7 +24,7 @@ from tracking.mlflow_run import MlflowRun
 from tracking.reasons import reason
 from tracking.spool import SpoolReader
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "is_final"]
 
 T = TypeVar("T")
 
@@ -116,9 +116,15 @@ class Delivery:
         if request.kind in {"artifact", "image"} and not self._path(request).exists():
             return "no such file"
         try:
-            self._call(request)
+            try:
+                self._call(request)
+            except MlflowException as error:
+                if error.error_code != "BAD_REQUEST":
+                    raise
+                # Its SQL store says so too where two runs wrote the same row at once.
+                self._call(request)
         except Exception as error:
-            if not _is_final(error):
+            if not is_final(error):
                 raise
             # A deleted run refuses everything, until it is restored.
             self.run.check()
@@ -180,7 +186,8 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _is_final(error: Exception) -> bool:
+def is_final(error: Exception) -> bool:
+    """Whether another attempt would get the same answer from MLflow."""
     if isinstance(error, MlflowException):
         return error.error_code in FINAL
     # Of the HTTP client, when an artifact is uploaded.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -88,7 +89,8 @@ class MlflowSink:
             return
         self._closed = True
         upload = self._upload
-        if upload.away:
+        # Elsewhere than in the main thread nobody waits, and Ctrl-C does not arrive.
+        if upload.away and threading.current_thread() is threading.main_thread():
             log.warning("waiting up to %g s for MLflow; Ctrl-C ends the wait", self._patience)
         upload.close()
         try:

@@ -20,10 +20,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from tracking.courier import Courier
+from tracking.errors import LayerscopeError
 from tracking.replay import replay_all
 
 __all__ = ["Uploader", "main"]
@@ -38,35 +40,39 @@ class Uploader:
     def __init__(self, news: TextIO) -> None:
         self._news = news
         self._lock = threading.Lock()
-        self._couriers: dict[str, Courier] = {}
+        self._couriers: dict[int, Courier] = {}
 
     def obey(self, order: dict[str, Any]) -> None:
-        """``open`` a folder, ``close`` it (deliver the rest) or ``give_up`` on it."""
-        folder = order["folder"]
+        """``open`` a folder as an upload, ``close`` it (deliver the rest) or ``give_up`` on it."""
+        upload = order["upload"]
         match order["order"]:
             case "open":
                 # What the user has set since this process was started: tokens, time limits.
                 os.environ.update(order["environment"])
+                folder = Path(order["folder"])
                 courier = Courier(
-                    Path(folder), order["interval"], order["patience"], self._teller(folder)
+                    folder, order["interval"], order["patience"], self._teller(upload)
                 )
-                self._couriers[folder] = courier
+                self._couriers[upload] = courier
                 courier.start()
             case "close":
-                self._couriers[folder].close()
+                self._couriers[upload].close()
             case "give_up":
-                if ending := self._couriers.get(folder):  # it may have ended meanwhile
+                if ending := self._couriers.get(upload):  # it may have ended meanwhile
                     ending.give_up()
 
     def end(self) -> None:
         """No more orders will come."""
-        for folder, courier in list(self._couriers.items()):
-            if courier.abandon():
-                list(replay_all(Path(folder)))
+        for courier in list(self._couriers.values()):
+            courier.abandon()
+            # One whose last records were on their way, too: nobody else would send them.
+            if courier.folder.exists():
+                with suppress(LayerscopeError):  # a store that is away; they wait
+                    list(replay_all(courier.folder))
 
-    def _teller(self, folder: str) -> Callable[..., None]:
+    def _teller(self, upload: int) -> Callable[..., None]:
         def tell(**news: Any) -> None:
-            line = json.dumps({"folder": folder, **news})
+            line = json.dumps({"upload": upload, **news})
             with self._lock:
                 try:
                     self._news.write(f"{line}\n")
@@ -74,7 +80,7 @@ class Uploader:
                 except BrokenPipeError:
                     pass  # nobody is left to hear it
             if news.get("ended"):
-                self._couriers.pop(folder, None)
+                self._couriers.pop(upload, None)
 
         return tell
 

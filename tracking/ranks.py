@@ -31,12 +31,13 @@ def several_ranks() -> bool:
 class Ranks:
     """The ranks of a recording, which all must make it, and flush, at the same steps.
 
-    Without torch.distributed, or before its group is made, there is one. The exchange goes through
-    a gloo group of its own: it needs no accelerator, and does not mix with the training's traffic.
+    Without torch.distributed, or before its group is made, there is one; so there is where not all
+    are ``together``, but this one records its own share. The exchange goes through a gloo group of
+    its own: it needs no accelerator, and does not mix with the training's traffic.
     """
 
-    def __init__(self) -> None:
-        self.several = several_ranks()
+    def __init__(self, *, together: bool = True) -> None:
+        self.several = together and several_ranks()
         self.first = is_first_rank()
         self._group: Any = (
             dist.new_group(backend="gloo", timeout=LONGEST_WAIT) if self.several else None

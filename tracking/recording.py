@@ -15,9 +15,10 @@ In a hand-written loop::
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from tracking.activations import ActivationStats
 from tracking.diagnosis.evidence import RunContext
 from tracking.diagnosis.live import LiveDiagnosis
+from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.text import FINDINGS_TAG, tag
 from tracking.diagnosis.thresholds import check_thresholds, parse_thresholds
@@ -40,12 +42,15 @@ from tracking.layers import check_layers
 from tracking.pace import Pace
 from tracking.pictures import draw
 from tracking.ranks import is_first_rank, several_ranks
+from tracking.reasons import one_line
 from tracking.records import Finding
 from tracking.run_recorders import run_recorders
 from tracking.sink import NullSink, Sink
 from tracking.updates import UpdateStats
 
 __all__ = ["RecordingOptions", "RunRecord"]
+
+log = logging.getLogger("layerscope")
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,9 @@ class RunRecord:
     the options want them, ``gradient_stats`` and ``update_stats`` can be read before and after.
     ``first_step`` is the number of steps done before the recording; ``scaler`` is what the loss is
     scaled with before ``backward``, if it is. ``context`` is what is known of the run besides, for
-    its diagnosis; ``announce`` is given each finding when it is new.
+    its diagnosis; ``announce`` is given each finding when it is new. With several ranks each must
+    have a RunRecord, and the first one leaves the artifacts; with ``together=False`` the first one
+    alone has one, of its own share. ``rules`` are those of the diagnosis.
 
     Raises BadOption, when it is entered: ``options.layers`` matches nothing of the model;
     BadTracking: the directory cannot be written.
@@ -105,12 +112,14 @@ class RunRecord:
         scaler: torch.amp.GradScaler | None = None,
         context: RunContext | None = None,
         announce: Callable[[Finding], None] | None = None,
+        together: bool = True,
+        rules: Sequence[type[Rule]] = RULES,
     ) -> None:
         options = options or RecordingOptions()
         self.directory = Path(directory)
         self._sink = sink or NullSink()
         # Several ranks must record the same steps: their ActivationStats agree on the interval.
-        self._pace = Pace(options.every, adapts=not several_ranks())
+        self._pace = Pace(options.every, adapts=not (together and several_ranks()))
         self._diagnosis = None
         if options.diagnose:
             self._diagnosis = LiveDiagnosis(
@@ -122,6 +131,7 @@ class RunRecord:
                 # There is one on every rank, since all must flush at the same steps.
                 active=is_first_rank(),
                 pace=self._pace,
+                rules=rules,
             )
         self._recorders = run_recorders(
             model,
@@ -133,6 +143,7 @@ class RunRecord:
             expected_steps=expected_steps,
             scaler=scaler,
             diagnosis=self._diagnosis,
+            together=together,
         )
         for recorder in self._recorders:
             recorder.current_step = first_step
@@ -226,6 +237,8 @@ class RunRecord:
         return self._diagnosis.findings if self._diagnosis is not None else ()
 
     def _hand_over(self) -> None:
+        if not is_first_rank():
+            return
         for path, folder in self._artifacts():
             self._sink.artifact(path, folder)
 
@@ -240,7 +253,10 @@ class RunRecord:
             self._sink.tags({FINDINGS_TAG: tag(self.findings)})
         if whole == paths:
             stats = self.activation_stats
-            yield from draw(self.recorder.path, stats.path, stats.layers, self.directory)
+            try:
+                yield from draw(self.recorder.path, stats.path, stats.layers, self.directory)
+            except Exception as error:  # the training is done, and its tables are written
+                log.warning("not all pictures could be drawn (%s)", one_line(error))
 
 
 def _completed(

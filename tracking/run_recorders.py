@@ -52,6 +52,7 @@ def run_recorders(
     expected_steps: int | None,
     scaler: torch.amp.GradScaler | None,
     diagnosis: LiveDiagnosis | None,
+    together: bool,
 ) -> RunRecorders:
     """Recorders that write below ``directory``; arguments as those of RunRecord.
 
@@ -65,6 +66,7 @@ def run_recorders(
         directory=directory / "hyperparameters",
         watch=diagnosis.steps if diagnosis else None,
         pace=pace,
+        together=together,
         **shared,
     )
     activations = ActivationStats(
@@ -75,6 +77,7 @@ def run_recorders(
         above_threshold=options.above_threshold,
         directory=directory / "activations",
         watch=diagnosis.layers if diagnosis else None,
+        together=together,
         **paced,
     )
     if options.gradients:

@@ -54,7 +54,7 @@ _STATS = pa.schema(
     ]
 )
 _ADDED = frozenset({"dead_lasting"})
-"""Columns that tables written before version 0.4 lack."""
+"""Columns that the first tables lack."""
 _STEPS = pa.schema(
     [
         ("step", pa.int64()),

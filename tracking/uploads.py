@@ -7,6 +7,7 @@ it takes seconds, most of which MLflow's imports take.
 from __future__ import annotations
 
 import atexit
+import itertools
 import json
 import logging
 import os
@@ -31,8 +32,9 @@ GONE = "the uploading process has ended"
 class Upload:
     """A folder's spool on its way to MLflow, as the training process sees it."""
 
-    def __init__(self, uploader: _Uploader, folder: Path) -> None:
+    def __init__(self, uploader: _Uploader, number: int, folder: Path) -> None:
         self._uploader = uploader
+        self._number = number
         self._folder = folder
         self._ended = threading.Event()
         self.away = ""
@@ -62,7 +64,7 @@ class Upload:
             self._ended.set()
 
     def _order(self, order: str) -> None:
-        if not self._uploader.tell({"order": order, "folder": str(self._folder)}):
+        if not self._uploader.tell({"order": order, "upload": self._number}):
             self.hear({"away": GONE, "ended": True})
 
 
@@ -71,7 +73,9 @@ class _Uploader:
 
     def __init__(self) -> None:
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self._uploads: dict[str, Upload] = {}
+        # By number: a folder may be given up and opened again, while its old courier still ends.
+        self._uploads: dict[int, Upload] = {}
+        self._numbers = itertools.count()
         self._lock = threading.Lock()
         # Not its standard output, to which any library may print.
         ear, mouth = os.pipe()
@@ -98,14 +102,17 @@ class _Uploader:
     @property
     def usable(self) -> bool:
         """Whether it lives and is this process's own; a forked process has inherited it."""
-        return self._process.poll() is None and self.owner == os.getpid()
+        alive = self._process.poll() is None and self._ear.is_alive()
+        return alive and self.owner == os.getpid()
 
     def take(self, folder: Path, interval: float, patience: float) -> Upload:
         """Begin to deliver a folder's spool."""
-        upload = self._uploads[str(folder)] = Upload(self, folder)
+        number = next(self._numbers)
+        upload = self._uploads[number] = Upload(self, number, folder)
         begun = self.tell(
             {
                 "order": "open",
+                "upload": number,
                 "folder": str(folder),
                 "interval": interval,
                 "patience": patience,
@@ -132,10 +139,9 @@ class _Uploader:
         try:
             for line in self._news:
                 news = json.loads(line)
-                upload = self._uploads[news["folder"]]
-                upload.hear(news)
+                self._uploads[news["upload"]].hear(news)
                 if news.get("ended"):
-                    del self._uploads[news["folder"]]
+                    del self._uploads[news["upload"]]
         except json.JSONDecodeError:
             pass  # a line that its end cut off
         finally:

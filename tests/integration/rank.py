@@ -1,11 +1,16 @@
-"""One rank of two trainings by several processes: python rank.py FOLDER RANK WORLD.
+"""One rank of trainings by several processes: python rank.py FOLDER RANK WORLD.
 
-The first one, in FOLDER/well, goes well. In the second one, in FOLDER/ill, the last rank fails.
+The one in FOLDER/well goes well. In FOLDER/uneven only the first rank evaluates, FOLDER/whole is
+recorded by RunRecord on every rank and FOLDER/first on the first alone. In FOLDER/ill the last rank
+fails.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +19,7 @@ from torch import Tensor, nn
 
 from tracking.activations import ActivationStats
 from tracking.hyperparameters import Recorder
+from tracking.recording import RunRecord
 
 __all__ = ["STEPS", "Net", "batches", "record"]
 
@@ -51,7 +57,13 @@ def batches() -> list[Tensor]:
     return made
 
 
-def record(folder: Path, share: slice, fails_at: int = -1, every: str = "1") -> None:
+def record(
+    folder: Path,
+    share: slice,
+    fails_at: int = -1,
+    every: str = "1",
+    evaluates: bool = True,
+) -> None:
     """Train a copy of the net on a share of each batch, and record it."""
     torch.manual_seed(0)
     model = Net()
@@ -69,29 +81,55 @@ def record(folder: Path, share: slice, fails_at: int = -1, every: str = "1") -> 
             model(x)
             recorder.note(loss=x[:, 0, 0, 0].double().mean(), batch_size=len(x))
             optimizer.step()  # changes nothing: the ranks share no gradients here
-            if step % 5 == 4:
+            if evaluates and step % 5 == 4:
                 model.eval()
                 model(x)
                 model.train()
             stats.step()
 
 
-def train(folder: Path, rank: int, world: int, fails_at: int, every: str) -> None:
-    """Join the others, train, and leave."""
-    folder.mkdir(exist_ok=True)
-    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=world)
-    first = sum(SHARES[:rank])
-    try:
-        record(folder, slice(first, first + SHARES[rank]), fails_at, every)
-    finally:
-        dist.destroy_process_group()
+def record_run(folder: Path, share: slice, *, together: bool) -> None:
+    """The same with everything that a run leaves; where not together, the first rank alone."""
+    torch.manual_seed(0)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with ExitStack() as opened:
+        run = None
+        if together or dist.get_rank() == 0:
+            run = opened.enter_context(RunRecord(model, optimizer, folder, together=together))
+        for batch in batches():
+            loss = model(batch[share]).square().mean()
+            loss.backward()
+            if run is not None:
+                run.note(loss=loss, batch_size=len(batch[share]))
+            optimizer.step()
+            if run is not None:
+                run.step()
+            optimizer.zero_grad()
+            dist.barrier()  # as the exchange of gradients
 
 
 def main() -> None:
-    """Both trainings, one after the other."""
+    """All trainings, one after the other; each with a group of its own."""
     folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    train(folder / "well", rank, world, -1, "1")
-    train(folder / "ill", rank, world, FAILS_AT if rank == world - 1 else -1, "2")
+    first = sum(SHARES[:rank])
+    share = slice(first, first + SHARES[rank])
+    fails_at = FAILS_AT if rank == world - 1 else -1
+    trainings: dict[str, Callable[[Path], None]] = {
+        "well": partial(record, share=share),
+        "uneven": partial(record, share=share, every="3", evaluates=rank == 0),
+        "whole": partial(record_run, share=share, together=True),
+        "first": partial(record_run, share=share, together=False),
+        "ill": partial(record, share=share, fails_at=fails_at, every="2"),
+    }
+    for name, training in trainings.items():
+        place = folder / name
+        place.mkdir(exist_ok=True)
+        dist.init_process_group("gloo", f"file://{place}/meeting", rank=rank, world_size=world)
+        try:
+            training(place)
+        finally:
+            dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -265,6 +265,25 @@ def test_uploader_ends_the_run_of_a_process_that_was_killed(server: Any, patienc
 
 
 @pytest.mark.slow
+def test_uploader_sends_the_rest_of_a_run_that_had_ended(server: Any, patience: float) -> None:
+    with worker() as process:
+        run_id = told(process)
+        told(process)
+        server.signal(signal.SIGSTOP)
+        tell(process)
+        assert told(process) == "written"
+        tell(process)  # and so it ends the run, and waits for the server
+        entries = Path(".layerscope") / run_id / "spool" / "entries.jsonl"
+        within(patience, lambda: '"finish"' in entries.read_text())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    server.signal(signal.SIGCONT)
+    within(patience, lambda: names_in() == [])
+    assert found_run(server.url, run_id).info.status == "FINISHED"
+    assert history(server.url, run_id, "loss") == expected(300)
+
+
+@pytest.mark.slow
 def test_replay_ends_the_run_where_all_were_killed(server: Any) -> None:
     run_id = killed_while_records_wait(server, uploader_too=True)
     server.signal(signal.SIGCONT)

@@ -77,6 +77,33 @@ def test_two_ranks_record_the_global_batch(two_ranks: TwoRanks, tmp_path: Path) 
     assert_equal(found[1], expected[1])
 
 
+def test_one_rank_alone_may_evaluate(two_ranks: TwoRanks) -> None:
+    stats, steps = tables(two_ranks.folder / "uneven")
+    assert steps["batch_size"].to_pylist() == [sum(rank.SHARES)] * rank.STEPS
+    found = {mode: set() for mode in ("train", "eval")}
+    for row in stats.select(["step", "mode"]).to_pylist():
+        found[row["mode"]].add(row["step"])
+    assert found == {"train": set(range(0, rank.STEPS, 3)), "eval": {4, 9, 14, 19}}
+    conv = stats.filter(pa.compute.equal(stats["layer"].cast(pa.string()), "relu")).to_pylist()
+    sizes = {row["step"]: row["count"] for row in conv if row["mode"] == "train"}
+    assert len(set(sizes.values())) == 1
+    alone = {row["count"] for row in conv if row["mode"] == "eval"}
+    assert alone == {next(iter(sizes.values())) * rank.SHARES[0] // sum(rank.SHARES)}
+
+
+@pytest.mark.parametrize(
+    ("name", "samples"), [("whole", sum(rank.SHARES)), ("first", rank.SHARES[0])]
+)
+def test_the_first_rank_leaves_a_whole_run(two_ranks: TwoRanks, name: str, samples: int) -> None:
+    folder = two_ranks.folder / name
+    steps = pq.read_table(folder / "hyperparameters" / "steps.parquet")
+    assert steps["batch_size"].to_pylist() == [samples] * rank.STEPS
+    stats = pq.read_table(folder / "activations" / "stats.parquet")
+    assert set(stats["step"].to_pylist()) == set(range(rank.STEPS))
+    assert (folder / "activations" / "color_dim.png").exists()
+    assert (folder / "diagnosis.json").exists()
+
+
 def test_rank_that_fails_leaves_the_other_with_its_own_rows(two_ranks: TwoRanks) -> None:
     (well, said), (ill, cries) = two_ranks.ended
     assert ill == 1

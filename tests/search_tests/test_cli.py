@@ -130,6 +130,15 @@ def test_options_go_where_they_belong(run: Run) -> None:
     assert set(found.given) == {"name", "trials", "epochs", "lr_scaling"}
 
 
+def test_defaults_that_mlflow_run_gives_count_as_not_given(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["--trials", "20", "--workers", "2", "--epochs", "10", "--dataset", "fashion-mnist"]
+    assert {"trials", "workers", "epochs", "dataset"} <= set(order(run, *line).given)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    assert set(order(run, *line).given) == {"name", "workers", "dataset"}
+
+
 SPACE = ["lr_max=log:1e-3:1", "batch_size=32,64", "schedule=one_cycle,linear"]
 
 

@@ -33,6 +33,32 @@ def default() -> StudyDefinition:
     return StudyDefinition(RunConfig(), StudyConfig(name="S"), SearchSpace.read())
 
 
+# -- grids --
+
+
+GRID = ("batch_size=8,16", "schedule=one_cycle,linear,cosine")
+
+
+def test_a_grid_has_a_trial_for_each_combination(defined: Defined) -> None:
+    grid = defined(space=GRID, sampler="grid").whole_grid()
+    assert grid.options.trials == grid.grid_size == 6
+    grid.check()
+    other = defined(space=GRID, trials=9)
+    assert other.whole_grid() == other
+    assert other.grid_size == 0
+
+
+def test_a_grid_is_not_tried_twice(defined: Defined) -> None:
+    with pytest.raises(BadOption, match=r"^trials=7: the grid has 6 combinations; "):
+        defined(space=GRID, sampler="grid", trials=7).check()
+
+
+@pytest.mark.parametrize("space", [("batch_size=8,16",), ("lr_max=0.01,0.1",), ("lr_max=0.1:1",)])
+def test_a_prior_needs_something_to_centre(space: tuple[str, ...], defined: Defined) -> None:
+    with pytest.raises(BadOption, match=r"^lr_prior=True: centres a log range of lr_max"):
+        defined(space=space, lr_prior=True).check()
+
+
 # -- what is stored --
 
 
@@ -242,7 +268,7 @@ def test_all_differences_are_named_at_once(defined: Defined) -> None:
 
 
 def test_options_of_a_machine_and_of_a_command_may_differ(defined: Defined) -> None:
-    running = {"trials": 99, "workers": 2, "heartbeat": 5}
+    running = {"trials": 99, "workers": 2}
     local = {"data_dir": "x", "device": "cuda", "threads": 3, "experiment": "e", "run_name": "r"}
     assert set(local) == set(LOCAL_OPTIONS)
     assert {"name", *running} == set(RUNNING_OPTIONS)

@@ -19,7 +19,7 @@ from pipelines.trainer import Fit
 from search import objective as objective_module
 from search.definition import StudyDefinition
 from search.judge import Judge
-from search.objective import Objective, TrialRun
+from search.objective import NotBegun, Objective, TrialRun
 from search.pruners import make_pruner
 from search.storage import open_storage, requeue, storage_url
 from search.studies import create
@@ -84,6 +84,39 @@ def test_a_complete_trial(defined: Defined) -> None:
     config = artifact_text(sqlite_store(), run.info.run_id, "config.yaml")
     assert "lr_max: 0.02" in config
     assert artifact_text(sqlite_store(), run.info.run_id, "diagnosis.json")
+
+
+def test_a_trial_waits_for_mlflow(
+    defined: Defined, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin, tries = MlflowRun.child, []
+
+    def away_at_first(*given: Any) -> MlflowRun:
+        tries.append(given)
+        if len(tries) < 3:
+            raise ConnectionError("refused")
+        return begin(*given)
+
+    monkeypatch.setattr(MlflowRun, "child", away_at_first)
+    monkeypatch.setattr(objective_module.time, "sleep", lambda _seconds: None)
+    trial, run, _ = one_trial(defined())
+    assert (trial.state, run.info.status) == (TrialState.COMPLETE, "FINISHED")
+    assert caplog.text.count("trial 0 waits for MLflow, which is away (refused)") == 1
+
+
+def test_a_trial_that_cannot_begin_is_no_failure(
+    defined: Defined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_given: Any) -> MlflowRun:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(MlflowRun, "child", away)
+    monkeypatch.setattr(objective_module, "PATIENCE", -1.0)
+    with opened(defined()) as (study, objective):
+        study.enqueue_trial({})
+        with pytest.raises(NotBegun, match=r"^trial 0 cannot begin: MLflow takes no run for it"):
+            study.optimize(objective, n_trials=1)
+    assert objective.failures == 0
 
 
 def test_rungs_are_scored_and_kept(defined: Defined) -> None:

@@ -18,7 +18,7 @@ from search.config import StudyConfig
 from search.definition import StudyDefinition
 from search.page import render, study_page
 from search.plot_kinds import snapshot
-from search.report import best_config, write_report
+from search.report import _remove_earlier, best_config, write_report
 from search.space import SearchSpace
 from search.study_note import study_note
 from tests.integration.browser import chromium, open_browser
@@ -71,7 +71,7 @@ def test_the_best_configuration_trains_as_the_trial_did(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_a_later_report_replaces_what_holds_no_more(tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
-    for name in ("best.yaml", "best-3.yaml", "plots/history.png", "mine.txt"):
+    for name in ("best.yaml", "best-3.yaml", "plots/history.png", "mine.txt", "study.html"):
         (tmp_path / name).write_text("old")
     files = write_report(new_study(), defined(10), tmp_path)
     assert sorted(path.name for path in files) == ["study.html", "trials.parquet"]
@@ -80,6 +80,17 @@ def test_a_later_report_replaces_what_holds_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    own = {name: f"# {name}\n" for name in ("best-fashion.yaml", "best.yaml", "best-3.yaml")}
+    for name, text in own.items():
+        (tmp_path / name).write_text(text)
+    _remove_earlier(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(own)
+    (tmp_path / "study.html").write_text("a report")
+    _remove_earlier(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"best-fashion.yaml", "study.html"}
+
+
 def test_each_trial_of_a_front_has_its_configuration(tmp_path: Path) -> None:
     study = realistic(two=True)
     write_report(study, defined(40, "accuracy,seconds"), tmp_path)

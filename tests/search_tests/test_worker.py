@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pipelines.config import RunConfig
 from search.config import StudyConfig
 from search.definition import StudyDefinition
+from search.objective import NotBegun
 from search.signals import SIGNALS, Stopping
 from search.space import SearchSpace
 from search.storage import fill_queue, open_storage, storage_url
@@ -99,6 +100,22 @@ def worker_of(study: Study, stopping: Stopping, objective: Any, **more: Any) -> 
 
 def states(study: Study) -> list[str]:
     return [trial.state.name for trial in study.get_trials(deepcopy=False)]
+
+
+def test_a_trial_that_cannot_begin_goes_back_and_ends_the_work(
+    study: Study, stopping: Stopping
+) -> None:
+    def away(trial: Trial) -> float:
+        raise NotBegun("MLflow is away")
+
+    fill_queue(study, 2)
+    with pytest.raises(NotBegun, match="MLflow is away"):
+        worker_of(study, stopping, FakeObjective(good, away)).run()
+    assert states(study) == ["COMPLETE", "FAIL", "WAITING"]
+    assert study.trials[1].user_attrs["reason"] == "MLflow is away"
+    assert study.trials[1].user_attrs["retried_as"] == 2
+    worker_of(study, stopping, FakeObjective(good)).run()
+    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
 
 
 def test_an_empty_queue_is_the_end(study: Study, stopping: Stopping) -> None:

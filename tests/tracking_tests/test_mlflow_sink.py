@@ -109,10 +109,10 @@ def test_what_a_library_prints_is_not_taken_for_news(
 def test_nobody_waits_after_news_that_cannot_be_read(tmp_path: Path) -> None:
     uploads.start_uploader()
     (uploader,) = uploads._current
-    hears_nothing = uploads.Upload(uploader, tmp_path)
+    hears_nothing = uploads.Upload(uploader, 0, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(uploader, "_uploads", {str(tmp_path): hears_nothing})
-        patch.setattr(uploader, "_news", io.StringIO(f'{{"folder": "{tmp_path}", "en'))
+        patch.setattr(uploader, "_uploads", {0: hears_nothing})
+        patch.setattr(uploader, "_news", io.StringIO('{"upload": 0, "en'))
         uploader._listen()
     assert hears_nothing.wait(0)
     assert hears_nothing.away == "the uploading process has ended"

@@ -24,6 +24,8 @@ from tracking.diagnosis.evidence import (
     Stretch,
 )
 from tracking.diagnosis.files import EVIDENCE, FINDINGS, Evidence, write_evidence, write_findings
+from tracking.diagnosis.rule import Rule
+from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.thresholds import Thresholds
 from tracking.diagnosis.traces import (
     gradient_traces,
@@ -82,9 +84,10 @@ class LiveDiagnosis:
         first_step: int = 0,
         active: bool = True,
         pace: Pace | None = None,
+        rules: Sequence[type[Rule]] = RULES,
     ) -> None:
         run = replace(run, kinds=_kinds(model) | dict(run.kinds))
-        self.diagnosis = Diagnosis(run, thresholds)
+        self.diagnosis = Diagnosis(run, thresholds, rules)
         self.current_step = first_step
         self._active = active
         self._pace = pace or Pace(1)

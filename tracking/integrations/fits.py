@@ -129,6 +129,7 @@ class FitRecords:
                 options=self.options,
                 scaler=scaler,
                 announce=_warn,
+                together=False,
             )
             opened.enter_context(record)
             self._open = opened.pop_all()

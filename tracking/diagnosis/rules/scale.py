@@ -120,7 +120,7 @@ class NonFinite(Rule):
             return [gentler_lr(self.run), clip(), with_norm()]
         return [
             clip(),
-            Remedy("go back to a checkpoint from before; look at the step's data"),
+            Remedy("look at the data of that step"),
             gentler_lr(self.run),
         ]
 
