@@ -119,7 +119,7 @@ class ActivationStats:
         self._untaken = self._unflushed = 0
         self._entered = self._closed = False
         self._waited = 0.0
-        self._evaluated_in_step = False
+        self._evaluated_in_step = self._updating = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -141,6 +141,7 @@ class ActivationStats:
         self._hooks.update()
         self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
         if self._optimizer is not None:
+            self._handles.append(self._optimizer.register_step_pre_hook(self._before_update))
             self._handles.append(self._optimizer.register_step_post_hook(self._after_update))
         self._pace.begin()
         return self
@@ -225,8 +226,13 @@ class ActivationStats:
         self._buffers[name, mode, device] = buffer
         return buffer
 
+    def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._updating = not update_skipped(optimizer)
+
     def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if not update_skipped(optimizer):
+        # Where an optimizer's step calls that of its parent class, torch calls the hooks of both.
+        if self._updating:
+            self._updating = False
             self.step()
 
     def _end_rows(self) -> None:

@@ -96,9 +96,8 @@ class Courier:
     def _fails(self) -> bool:
         """Send everything that waits now; whether the store is away."""
         try:
-            while self._send() and not self._given_up.is_set():
-                if self._closing.is_set() and threading.current_thread() is self._background:
-                    break  # the rest is not for the background
+            while self._send() and not self._enough():
+                pass
         except Exception as error:
             self._note_away(reason(error))
             return True
@@ -111,7 +110,12 @@ class Courier:
             target = self._spool.target
             run = MlflowRun.find(target["tracking_uri"], target["run_id"])
             self._delivery = Delivery(self._spool, run)
-        return self._delivery.send()
+        return self._delivery.send(self._enough)
+
+    def _enough(self) -> bool:
+        """Whether the calling thread is to send no more: the rest is not for the background."""
+        in_background = threading.current_thread() is self._background
+        return self._given_up.is_set() or (in_background and self._closing.is_set())
 
     def _hopeless(self) -> bool:
         last = self._delivery.last_success if self._delivery else 0.0

@@ -91,8 +91,8 @@ class Recorder:
         self._noted: dict[str, Any] = {}
         self._pending: list[StepNotes] = []
         self._smooth = SmoothedLoss()
-        self._handle: RemovableHandle | None = None
-        self._entered = False
+        self._handles: list[RemovableHandle] = []
+        self._entered = self._updating = False
         self._waited = 0.0
 
     @property
@@ -104,7 +104,8 @@ class Recorder:
         if self._entered:
             raise RuntimeError("a Recorder records once; make a new one for another run")
         self._entered = True
-        self._handle = self.optimizer.register_step_pre_hook(self._before_step)
+        self._handles.append(self.optimizer.register_step_pre_hook(self._before_step))
+        self._handles.append(self.optimizer.register_step_post_hook(self._after_step))
         return self
 
     def __exit__(
@@ -147,10 +148,10 @@ class Recorder:
         return self._log.write()
 
     def close(self) -> None:
-        """Remove the hook, write what is left and join the parts. May be called twice."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        """Remove the hooks, write what is left and join the parts. May be called twice."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
         self.flush()
         self._log.file.close()
 
@@ -160,8 +161,10 @@ class Recorder:
         return read_steps(self._log.file.source(), steps_schema())
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if update_skipped(optimizer):
+        # Where an optimizer's step calls that of its parent class, torch calls the hooks of both.
+        if self._updating or update_skipped(optimizer):
             return
+        self._updating = True
         began, self._waited = time.perf_counter(), 0.0
         loss = self._noted.get("loss")
         if loss is not None:
@@ -185,6 +188,9 @@ class Recorder:
         elif len(self._pending) == self._rows:
             self._take()
         self._pace.always += time.perf_counter() - began - self._waited
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._updating = False
 
     def _take(self) -> None:
         """Bring the steps of all ranks together; there are none on ranks other than 0."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -71,8 +71,8 @@ class Delivery:
         self._requests: deque[Request] = deque()
         self._end = 0
 
-    def send(self) -> bool:
-        """Send the next stretch; False where nothing waits.
+    def send(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Send the next stretch, or up to where ``stop`` says so; False where nothing waits.
 
         Raises whatever the client raises where another attempt may help; the next call goes on with
         the request that failed.
@@ -83,6 +83,8 @@ class Delivery:
                 return False
             self._requests.extend(_requests(entries, self.run.known_params))
         while self._requests:
+            if stop():
+                return True
             self._send_or_set_aside(self._requests[0])
             self.last_success = time.monotonic()
         self.spool.acknowledge(self._end)

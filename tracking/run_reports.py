@@ -17,7 +17,7 @@ from tracking.records import Finding
 from tracking.report import write_report
 from tracking.report_data import Headlines, RunFacts, read_report
 from tracking.report_text import run_note
-from tracking.session import TrackedRun, why_ended
+from tracking.session import TrackedRun, ended_as, why_ended
 from tracking.sink import FanOutSink, Sink
 
 __all__ = ["reported"]
@@ -45,8 +45,7 @@ def reported(
     try:
         yield FanOutSink(tracked.sink, headlines)
     except BaseException as error:
-        state = "failed" if isinstance(error, Exception) else "killed"
-        reason = why_ended(error)
+        state, reason = ended_as(error), why_ended(error)
         raise
     finally:
         facts = replace(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-__all__ = ["TrackedRun", "tracked", "tracked_run", "why_ended"]
+__all__ = ["TrackedRun", "ended_as", "tracked", "tracked_run", "why_ended"]
 
 log = logging.getLogger("layerscope")
 
@@ -122,16 +122,21 @@ def tracked(
     try:
         yield TrackedRun(run, sink, directory)
     except BaseException as error:
-        failed = isinstance(error, Exception) and not isinstance(error, TrialStopped)
-        status = "FAILED" if failed else "KILLED"
-        sink.tags({"layerscope.state": status.lower(), "layerscope.reason": why_ended(error)})
+        state = ended_as(error)
+        sink.tags({"layerscope.state": state, "layerscope.reason": why_ended(error)})
         try:
-            _finish(sink, status, directory, deliveries)
+            _finish(sink, state.upper(), directory, deliveries)
         except RecordsWaiting as waiting:  # the failure that ended the run is the one to raise
             log.warning("%s", waiting)
         raise
     sink.tags({"layerscope.state": "finished"})
     _finish(sink, "FINISHED", directory, deliveries)
+
+
+def ended_as(error: BaseException) -> str:
+    """failed, or killed: by a signal, or as a trial that was not worth going on with."""
+    own_fault = isinstance(error, Exception) and not isinstance(error, TrialStopped)
+    return "failed" if own_fault else "killed"
 
 
 def why_ended(error: BaseException) -> str:

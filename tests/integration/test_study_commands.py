@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -23,6 +24,7 @@ from optuna import Study
 import layerscope
 from pipelines.config import RunConfig
 from search.definition import StudyDefinition
+from search.working import work_on
 from tests.integration.command import Command, command_here
 from tests.integration.study_commands import (
     ROOT,
@@ -34,6 +36,7 @@ from tests.integration.study_commands import (
     unfinished,
 )
 from tests.mlflow_stores import history, names_in, sqlite_store
+from tracking.errors import RecordsWaiting
 
 __all__: list[str] = []
 
@@ -137,6 +140,11 @@ def test_a_study_goes_on_up_to_its_number_and_is_no_other(
     code, out, err = elsewhere("study", "worker", "--name", "T")
     assert (code, out, err) == (0, "study T: 5 complete\nno trial is left\n", "")
 
+    # What a machine lacks is said before it takes trials.
+    code, out, err = elsewhere("study", "worker", "--name", "T", "--device", "cuda:77")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: device=cuda:77: not usable here")
+
     known = {found.info.run_id for found in all_runs()}
     for other, difference in [
         (["--epochs", "2"], "epochs: 2 here, 1 in the study"),
@@ -153,6 +161,25 @@ def test_a_study_goes_on_up_to_its_number_and_is_no_other(
         assert err.count("\n") == 1
     assert states("T") == ["COMPLETE"] * 5
     assert {found.info.run_id for found in all_runs()} == known
+
+
+@pytest.mark.slow
+def test_late_records_do_not_keep_a_study_from_its_report(
+    elsewhere: Command, monkeypatch: pytest.MonkeyPatch, no_plots: None
+) -> None:
+    def late(*given: Any) -> None:
+        work_on(*given)
+        raise RecordsWaiting("records of a trial wait")
+
+    monkeypatch.setattr("search.running.work_on", late)
+    arguments = ["study", "run", "--name", "L", *TINY, "--record", "false", "--pruner", "none"]
+    code, out, err = elsewhere(*arguments, "--space", "lr_max=log:1e-3:0.1", "--trials", "1")
+    assert (code, err) == (3, "error: records of a trial wait\n")
+    assert "trial 0" in out
+    run = study_run("L")
+    assert run.info.status == "FINISHED"
+    paths = {item.path for item in MlflowClient(sqlite_store()).list_artifacts(run.info.run_id)}
+    assert {"study.html", "best.yaml", "trials.parquet"} <= paths
 
 
 def test_what_a_study_leaves_in_mlflow(made: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_failure_of_the_loop_passes_and_leaves_the_rows(error: type[BaseExceptio
 
     def loop() -> None:
         with stats:
-            assert hooks_on(model, optimizer) == 4
+            assert hooks_on(model, optimizer) == 5
             train(model, optimizer, 2)
             model(batches(1)[0])
             raise error

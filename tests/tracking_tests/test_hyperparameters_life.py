@@ -110,7 +110,7 @@ def test_failure_of_the_loop_passes_and_leaves_the_rows() -> None:
 
     def loop() -> None:
         with recorder:
-            assert hooks_on(model, optimizer) == 1
+            assert hooks_on(model, optimizer) == 2
             optimizer.step()
             raise ZeroDivisionError
 

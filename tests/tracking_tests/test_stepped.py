@@ -10,7 +10,9 @@ from torch import Tensor
 
 from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd, train
 from tracking import gradients, norms, pace, stepped, updates
+from tracking.activations import ActivationStats
 from tracking.gradients import GradientStats
+from tracking.hyperparameters import Recorder
 from tracking.stepped import metric_key
 from tracking.updates import UpdateStats
 
@@ -88,11 +90,14 @@ def test_a_step_inside_a_step_counts_once() -> None:
     sgd(model)  # which makes torch hook the parent's step
     optimizer = CallsItsParent(model.parameters(), lr=0.1)
     with (
+        Recorder(optimizer) as of_steps,
+        ActivationStats(model, optimizer=optimizer) as of_outputs,
         GradientStats(model, optimizer=optimizer) as of_layers,
         UpdateStats(model, optimizer) as of_parameters,
     ):
         train(model, optimizer, 3)
-    for stats in (of_layers, of_parameters):
+    assert [row["step"] for row in rows(of_steps.read())] == [0, 1, 2]
+    for stats in (of_outputs, of_layers, of_parameters):
         assert stats.current_step == 3
         assert {row["step"] for row in rows(stats.read())} == {0, 1, 2}
     assert all(row["update_norm"] > 0 for row in rows(of_parameters.read()))
