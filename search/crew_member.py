@@ -31,7 +31,7 @@ def main() -> None:
     threading.Thread(target=_stop_with_the_crew, daemon=True).start()
     order = json.loads(sys.argv[1])
     try:
-        work(order["name"], storage_url(), order["local"])
+        work(order["name"], storage_url(), order["local"], checked=True)
     except LayerscopeError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

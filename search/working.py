@@ -34,11 +34,17 @@ log = logging.getLogger("layerscope")
 
 
 def work(
-    name: str, url: StorageUrl, local: Mapping[str, Any], console: Console | None = None
+    name: str,
+    url: StorageUrl,
+    local: Mapping[str, Any],
+    console: Console | None = None,
+    *,
+    checked: bool = False,
 ) -> None:
     """Join a study that exists; ``local``: this machine's own options (data_dir, device, threads).
 
-    ``console`` is told of each trial.
+    ``console`` is told of each trial. ``checked``: this machine is known to have what the study
+    needs.
 
     Raises BadTracking: the storage, the study, or its run in MLflow is not to be had here; other
     BadInput: its data, model or device is not; what ``Worker.run`` raises.
@@ -50,8 +56,9 @@ def work(
     definition = StudyDefinition.of(study).on_this_machine(local)
     parent = MlflowRun.known(study.user_attrs[MLFLOW_RUN])
     data = load_dataset(definition.base)
-    # What this machine does not have is refused before it can make trials fail.
-    prepare(definition.base, data)
+    if not checked:
+        # What this machine does not have is refused before it can make trials fail.
+        prepare(definition.base, data)
     console = console or Console(quiet=True)
     console.print(f"study {name}: {counts(study.get_trials(deepcopy=False)).text()}")
 

@@ -40,8 +40,13 @@ settings.load_profile("layerscope")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Integration tests first: they take longest, and no worker should be left alone with them."""
-    items.sort(key=lambda item: not {"integration", "integrations"} & set(item.path.parts))
+    """What takes longest first: no worker should be left alone with it at the end."""
+
+    def quick(item: pytest.Item) -> tuple[bool, bool]:
+        slow = item.get_closest_marker("slow") is not None
+        return not slow, not {"integration", "integrations"} & set(item.path.parts)
+
+    items.sort(key=quick)
 
 
 def pytest_collection_finish() -> None:
