@@ -89,10 +89,12 @@ class Worker:
             self._current = trial.number
             try:
                 return self._objective(trial)
-            except (KeyboardInterrupt, NotBegun) as cut:
-                # While it still counts as running: a finished trial cannot say what replaced it.
-                self._give_back(trial, str(cut) if isinstance(cut, NotBegun) else "interrupted")
-                self._hindrance = cut if isinstance(cut, NotBegun) else None
+            except KeyboardInterrupt:
+                self._give_back(trial, "interrupted")
+                raise
+            except NotBegun as hindrance:
+                self._give_back(trial, str(hindrance))
+                self._hindrance = hindrance
                 raise
 
         objective: Callable[[Trial], float | tuple[float, ...]] = given_back
@@ -120,7 +122,10 @@ class Worker:
         self._told = True
 
     def _give_back(self, trial: Trial, why: str) -> None:
-        """The trial that was cut short will fail: a copy waits for whoever goes on."""
+        """The trial that was cut short will fail: a copy waits for whoever goes on.
+
+        While it still counts as running, since a finished trial cannot say what replaced it.
+        """
         trial.set_user_attr("reason", why)
         frozen = self._study.get_trials(deepcopy=False)[trial.number]
         requeue(self._study, frozen, counted=False)
