@@ -29,13 +29,13 @@ from torch.utils.hooks import RemovableHandle
 
 from tracking.buffers import LayerBuffer, drain
 from tracking.errors import BadOption
-from tracking.hyperparameters import update_skipped
 from tracking.interval import Thinning
 from tracking.kernels import kernel_for
 from tracking.lasting import LastingDead
 from tracking.layer_hooks import LayerHooks
 from tracking.layer_rows import LayerRows, merged
 from tracking.layers import Hook, check_layers, select_layers
+from tracking.optimizer_steps import on_each_step
 from tracking.outputs import float_tensors, has_values, in_backward
 from tracking.pace import Pace
 from tracking.ranks import Ranks
@@ -119,7 +119,7 @@ class ActivationStats:
         self._untaken = self._unflushed = 0
         self._entered = self._closed = False
         self._waited = 0.0
-        self._evaluated_in_step = self._updating = False
+        self._evaluated_in_step = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -141,8 +141,7 @@ class ActivationStats:
         self._hooks.update()
         self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
         if self._optimizer is not None:
-            self._handles.append(self._optimizer.register_step_pre_hook(self._before_update))
-            self._handles.append(self._optimizer.register_step_post_hook(self._after_update))
+            self._handles += on_each_step(self._optimizer, None, self.step)
         self._pace.begin()
         return self
 
@@ -225,15 +224,6 @@ class ActivationStats:
             buffer = LayerBuffer(name, mode, at, self._rows, kernel_for(at, eps, threshold))
         self._buffers[name, mode, device] = buffer
         return buffer
-
-    def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._updating = not update_skipped(optimizer)
-
-    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        # Where an optimizer's step calls that of its parent class, torch calls the hooks of both.
-        if self._updating:
-            self._updating = False
-            self.step()
 
     def _end_rows(self) -> None:
         began, self._waited = time.perf_counter(), 0.0

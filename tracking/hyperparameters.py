@@ -27,6 +27,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tracking.errors import BadOption
 from tracking.interval import Thinning
+from tracking.optimizer_steps import on_each_step
 from tracking.pace import Pace
 from tracking.ranks import Ranks
 from tracking.record_log import LOOK_EVERY, RecordLog, Watch
@@ -43,18 +44,18 @@ from tracking.step_notes import (
 from tracking.store import RecordFile
 from tracking.tables import read_steps, steps_schema, steps_table
 
-__all__ = ["Recorder", "update_skipped"]
+__all__ = ["Recorder"]
 
 
 class Recorder:
     """Records every hyperparameter of every optimizer step.
 
     A hook reads the parameter groups between ``backward`` and the update, so what is recorded is
-    what was used, whoever set it. A step that a gradient scaler skips is not recorded, since it did
-    not happen. Losses stay on their device until ``flush_every`` steps are full. Rows go to Parquet
-    parts below ``directory`` (a temporary one by default), thinned metrics to ``sink``. ``watch``
-    is given finished records every 16 steps, on rank 0; ``pace`` is told what the steps took.
-    With several ranks each must have a recorder, unless ``together`` is False.
+    what was used, whoever set it. A step that a gradient scaler skips, or that raises, is not
+    recorded, since it did not happen. Losses stay on their device until ``flush_every`` steps are
+    full. Rows go to Parquet parts below ``directory`` (a temporary one by default), thinned metrics
+    to ``sink``. ``watch`` is given finished records every 16 steps, on rank 0; ``pace`` is told
+    what the steps took. With several ranks each must have a recorder, unless ``together`` is False.
 
     Raises BadOption: ``flush_every`` is below 1; BadTracking: the directory cannot be written.
     """
@@ -88,12 +89,14 @@ class Recorder:
         self._flush_every = flush_every
         self._rows = min(flush_every, LOOK_EVERY) if watch else flush_every
         self._unflushed = 0
-        self._noted: dict[str, Any] = {}
+        self._noted: list[dict[str, Any]] = []
+        self._notes: list[dict[str, Any]] = []
         self._pending: list[StepNotes] = []
         self._smooth = SmoothedLoss()
         self._handles: list[RemovableHandle] = []
-        self._entered = self._updating = False
-        self._waited = 0.0
+        self._entered = False
+        self._groups: list[dict[str, Any]] = []
+        self._time = self._waited = 0.0
 
     @property
     def path(self) -> Path:
@@ -104,8 +107,7 @@ class Recorder:
         if self._entered:
             raise RuntimeError("a Recorder records once; make a new one for another run")
         self._entered = True
-        self._handles.append(self.optimizer.register_step_pre_hook(self._before_step))
-        self._handles.append(self.optimizer.register_step_post_hook(self._after_step))
+        self._handles += on_each_step(self.optimizer, self._before_step, self._after_step)
         return self
 
     def __exit__(
@@ -126,7 +128,7 @@ class Recorder:
         epoch: int | None = None,
         step: int | None = None,
     ) -> None:
-        """Say what the optimizer cannot know of its next step.
+        """Say what the optimizer cannot know of its next step; a closure says it during the step.
 
         ``loss`` is a number or a scalar tensor (its value is copied on its device, without waiting
         for it; its graph is not kept), ``step`` overrides the recorder's own count.
@@ -136,7 +138,8 @@ class Recorder:
         if isinstance(loss, (int, float)):
             loss = torch.tensor(loss, dtype=torch.float64)
         loss = None if loss is None else loss.detach()
-        self._noted = {"loss": loss, "batch_size": batch_size, "epoch": epoch}
+        noted = {"loss": loss, "batch_size": batch_size, "epoch": epoch}
+        self._notes = [*self._notes[:1], noted]  # the first since the last step, and the latest
 
     def flush(self) -> list[HyperParams]:
         """Write the steps recorded since the last flush as a part, and send thinned metrics.
@@ -160,27 +163,32 @@ class Recorder:
         self.flush()
         return read_steps(self._log.file.source(), steps_schema())
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        # Where an optimizer's step calls that of its parent class, torch calls the hooks of both.
-        if self._updating or update_skipped(optimizer):
-            return
-        self._updating = True
+    def _before_step(self) -> None:
+        began = time.perf_counter()
+        self._time = time.time()
+        self._noted, self._notes = self._notes[-1:], []
+        self._groups = [copied(group) for group in self.optimizer.param_groups]
+        self._pace.always += time.perf_counter() - began
+
+    def _after_step(self) -> None:
         began, self._waited = time.perf_counter(), 0.0
-        loss = self._noted.get("loss")
+        # A closure may compute the loss several times, the first time before anything changes.
+        noted = [*self._noted, *self._notes, {}][0]
+        self._notes = []
+        loss = noted.get("loss")
         if loss is not None:
             # Whoever made it may go on computing with it in place.
             loss = loss.clone() if not loss.ndim else loss.reshape(()).clone()
         self._pending.append(
             StepNotes(
                 step=self.current_step,
-                epoch=self._noted.get("epoch"),
-                batch_size=self._noted.get("batch_size"),
-                time=time.time(),
+                epoch=noted.get("epoch"),
+                batch_size=noted.get("batch_size"),
+                time=self._time,
                 loss=loss,
-                groups=[copied(group) for group in optimizer.param_groups],
+                groups=self._groups,
             )
         )
-        self._noted = {}
         self.current_step += 1
         self._unflushed += 1
         if self._unflushed == self._flush_every:
@@ -188,9 +196,6 @@ class Recorder:
         elif len(self._pending) == self._rows:
             self._take()
         self._pace.always += time.perf_counter() - began - self._waited
-
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._updating = False
 
     def _take(self) -> None:
         """Bring the steps of all ranks together; there are none on ranks other than 0."""
@@ -216,12 +221,3 @@ class Recorder:
                 for key, value in shown.items():
                     if value is not None:
                         yield Metric(key, value, r.step, r.time)
-
-
-def update_skipped(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a gradient scaler has the running ``optimizer.step()`` change nothing.
-
-    The scaler does not call other optimizers for such a step, but a fused one is called and looks
-    for itself. Asking makes the host wait, as the scaler does for the others.
-    """
-    return bool(getattr(optimizer, "found_inf", False))

@@ -19,8 +19,8 @@ from torch.utils.hooks import RemovableHandle
 
 from tracking.errors import BadOption
 from tracking.flow_tables import flow_table
-from tracking.hyperparameters import update_skipped
 from tracking.interval import Thinning
+from tracking.optimizer_steps import on_each_step
 from tracking.pace import Pace
 from tracking.ranks import is_first_rank
 from tracking.record_log import LOOK_EVERY, RecordLog, Watch
@@ -86,7 +86,6 @@ class SteppedStats(ABC, Generic[Record]):
         self._rows = SumRows()
         self._handles: list[RemovableHandle] = []
         self._entered = self._closed = False
-        self._updating = False
 
     @property
     def path(self) -> Path:
@@ -166,18 +165,14 @@ class SteppedStats(ABC, Generic[Record]):
         self._pace.before_forward(model.training)
 
     def _watch(self, optimizer: torch.optim.Optimizer) -> None:
-        """Have each step of the optimizer end a step; one that is skipped does not."""
-        self._handles.append(optimizer.register_step_pre_hook(self._before_update))
-        self._handles.append(optimizer.register_step_post_hook(self._after_update))
+        """Have each step of the optimizer end a step."""
+        self._handles += on_each_step(optimizer, self._before_update, self._after_update)
 
-    def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._updating = not update_skipped(optimizer)
+    def _before_update(self) -> None:
+        """The optimizer is about to step."""
 
-    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        # Where an optimizer's step calls that of its parent class, torch calls the hooks of both.
-        if self._updating:
-            self._updating = False
-            self._end_step()
+    def _after_update(self) -> None:
+        self._end_step()
 
     def _end_step(self) -> None:
         if self._rows.open:

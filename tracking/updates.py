@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,21 +110,20 @@ class UpdateStats(SteppedStats[UpdateRecord]):
             if parameter.requires_grad and id(parameter) in had and has_elements_to_read(parameter):
                 yield name, parameter
 
-    def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        super()._before_update(optimizer, args, kwargs)
+    def _before_update(self) -> None:
         self._before = {}
-        if self._updating and self._armed():
+        if self._armed():
             with self._counted():
                 self._before = {name: (p, p.detach().clone()) for name, p in self._trained()}
 
-    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _after_update(self) -> None:
         if self._before:
             with self._counted(), torch.no_grad():
                 for name, (parameter, before) in self._before.items():
                     self._places.setdefault(name, len(self._places))
                     self._rows.add(name, update_sums(before, parameter))
                 self._before = {}
-        super()._after_update(optimizer, args, kwargs)
+        super()._after_update()
 
     def _record(self, row: SumRow) -> UpdateRecord:
         finite, nonfinite, update_squares, weights, weight_squares = row.sums

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
-from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd, train
+from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd
 from tracking import gradients, norms, pace, stepped, updates
-from tracking.activations import ActivationStats
 from tracking.gradients import GradientStats
-from tracking.hyperparameters import Recorder
 from tracking.stepped import metric_key
 from tracking.updates import UpdateStats
 
@@ -76,31 +73,6 @@ def test_recording_takes_its_share_of_the_time(kind: str, evaluate: bool, clock:
     steps = sorted({row["step"] for row in rows(stats.read())})
     assert steps == [0, 1, *range(5, 60, 4)]
     assert hooks_on(model, optimizer) == 0
-
-
-class CallsItsParent(torch.optim.SGD):
-    """Torch hooks the steps of both classes."""
-
-    def step(self, closure: Any = None) -> Any:
-        return super().step(closure)
-
-
-def test_a_step_inside_a_step_counts_once() -> None:
-    model = cnn()
-    sgd(model)  # which makes torch hook the parent's step
-    optimizer = CallsItsParent(model.parameters(), lr=0.1)
-    with (
-        Recorder(optimizer) as of_steps,
-        ActivationStats(model, optimizer=optimizer) as of_outputs,
-        GradientStats(model, optimizer=optimizer) as of_layers,
-        UpdateStats(model, optimizer) as of_parameters,
-    ):
-        train(model, optimizer, 3)
-    assert [row["step"] for row in rows(of_steps.read())] == [0, 1, 2]
-    for stats in (of_outputs, of_layers, of_parameters):
-        assert stats.current_step == 3
-        assert {row["step"] for row in rows(stats.read())} == {0, 1, 2}
-    assert all(row["update_norm"] > 0 for row in rows(of_parameters.read()))
 
 
 def test_metric_keys_have_only_what_mlflow_takes() -> None:

@@ -136,9 +136,10 @@ class FitRecords:
         self._record, self._recording = record, True
         return record
 
-    def _hooked(self, handle: RemovableHandle) -> None:
-        """Have a hook of the callback's own removed with the others."""
-        self._open.callback(handle.remove)
+    def _hooked(self, *handles: RemovableHandle) -> None:
+        """Have hooks of the callback's own removed with the others."""
+        for handle in handles:
+            self._open.callback(handle.remove)
 
     def _recorded(self) -> RunRecord:
         if "_record" not in self.__dict__:

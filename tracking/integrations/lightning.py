@@ -11,9 +11,9 @@ from lightning.pytorch.loggers import MLFlowLogger
 from torch import Tensor
 
 from tracking.errors import BadOption
-from tracking.hyperparameters import update_skipped
 from tracking.integrations.fits import FitRecords, RunAddress
 from tracking.integrations.steps import ToldSteps, samples_in
+from tracking.optimizer_steps import on_each_step
 
 __all__ = ["LayerscopeCallback"]
 
@@ -84,10 +84,9 @@ class LayerscopeCallback(FitRecords, Callback):  # type: ignore[misc]
             run=_run_of(trainer),
             scaler=self._scaler,
         )
-        if self._scaler is not None:
-            # There it does not; and a step that the scaler skips has no other sign than this hook.
-            self._hooked(optimizer.register_step_pre_hook(self._before_scaled_update))
-        self._hooked(optimizer.register_step_post_hook(self._after_update))
+        # With a scaler it does not; and that a step is skipped has no other sign than torch's hook.
+        before = None if self._scaler is None else self._steps.before
+        self._hooked(*on_each_step(optimizer, before, self._after_update))
 
     def _loss_of_batch(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> Tensor:
         """The mean loss of a batch, from what the gradients are computed of."""
@@ -97,13 +96,7 @@ class LayerscopeCallback(FitRecords, Callback):  # type: ignore[misc]
         accumulate = trainer.accumulate_grad_batches if module.automatic_optimization else 1
         return loss if accumulate == 1 else loss * accumulate
 
-    def _before_scaled_update(
-        self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
-    ) -> None:
-        if not update_skipped(optimizer):
-            self._steps.before()
-
-    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _after_update(self) -> None:
         if self._steps.after():
             self._record.step()
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tracking.hyperparameters import update_skipped
 from tracking.integrations.fits import FitRecords
 from tracking.integrations.steps import samples_in
 from tracking.layers import Hook
+from tracking.optimizer_steps import on_each_step
 
 __all__ = ["LayerscopeCallback"]
 
@@ -55,7 +54,7 @@ class LayerscopeCallback(FitRecords, TrainerCallback):  # type: ignore[misc]
         # Accelerate's wrapper has no hooks.
         optimizer = getattr(optimizer, "optimizer", optimizer)
         self._begin(model, optimizer, expected_steps=state.max_steps, first_step=state.global_step)
-        self._hooked(optimizer.register_step_post_hook(self._after_update))
+        self._hooked(*on_each_step(optimizer, None, self._after_update))
         self._hooked(model.register_forward_hook(Hook(self._after_forward), with_kwargs=True))
 
     def on_pre_optimizer_step(
@@ -87,9 +86,8 @@ class LayerscopeCallback(FitRecords, TrainerCallback):  # type: ignore[misc]
         parts = kwargs.get("num_items_in_batch") is not None
         self._batches.add(loss, samples_in([*args, *kwargs.values()]), part=parts)
 
-    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if not update_skipped(optimizer):
-            self._record.step()
+    def _after_update(self) -> None:
+        self._record.step()
 
 
 def _loss_in(output: Any) -> Tensor | None:

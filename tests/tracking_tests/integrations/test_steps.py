@@ -24,6 +24,8 @@ def test_recorder_takes_what_is_used_when_the_update_begins() -> None:
         assert steps.after()
         assert not steps.after()
         steps.before()
+        assert steps.after()
+        steps.before()  # of a step that is never made
     assert recorder.read()["lr"].to_pylist() == [1.0, 2.0]
 
 
