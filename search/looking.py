@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from optuna import Study
@@ -14,7 +16,7 @@ from pipelines.console import user_console
 from search.best_config import best_config
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.outcome import best, counts
-from search.storage import open_storage
+from search.storage import answering, open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
 from search.tables import best_table, status_table, trials_csv, trials_json
@@ -32,15 +34,15 @@ def show_status(name: str, url: StorageUrl) -> None:
     Raises BadTracking, as all of these do: the storage cannot be used or has no such study.
     """
     console = user_console()
-    study, definition = _opened(name, url)
-    target = definition.options.trials
-    if not console.is_terminal or not _running(study):
-        console.print(status_table(study, target))
-        return
-    with Live(status_table(study, target), console=console, auto_refresh=False) as live:
-        while _running(study):
-            time.sleep(INTERVAL)
-            live.update(status_table(study, target), refresh=True)
+    with _opened(name, url) as (study, definition):
+        target = definition.options.trials
+        if not console.is_terminal or not _running(study):
+            console.print(status_table(study, target))
+            return
+        with Live(status_table(study, target), console=console, auto_refresh=False) as live:
+            while _running(study):
+                time.sleep(INTERVAL)
+                live.update(status_table(study, target), refresh=True)
 
 
 def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
@@ -48,11 +50,11 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
 
     Raises BadOption: the file cannot be written, or there is no best trial yet.
     """
-    study, definition = _opened(name, url)
-    found = best(study)
-    if found is None:
-        raise BadOption(f"study {name!r} has no completed trial yet; look at: study status")
-    user_console().print(best_table(study, url.given))
+    with _opened(name, url) as (study, definition):
+        found = best(study)
+        if found is None:
+            raise BadOption(f"study {name!r} has no completed trial yet; look at: study status")
+        user_console().print(best_table(study, url.given))
     if output is not None:
         config = best_config(definition.base, found)
         if config is None:
@@ -65,13 +67,13 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
 
 def show_trials(name: str, url: StorageUrl, form: str) -> None:
     """Print every trial, as a table, JSON or CSV."""
-    study, _ = _opened(name, url)
-    if form == "json":
-        sys.stdout.write(trials_json(study) + "\n")
-    elif form == "csv":
-        sys.stdout.write(trials_csv(study))
-    else:
-        user_console().print(trials_text(study))
+    with _opened(name, url) as (study, _):
+        if form == "json":
+            sys.stdout.write(trials_json(study) + "\n")
+        elif form == "csv":
+            sys.stdout.write(trials_csv(study))
+        else:
+            user_console().print(trials_text(study))
 
 
 def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
@@ -79,17 +81,17 @@ def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
     # Plots and MLflow take seconds to import: not for the other commands.
     from search.report import write_report
 
-    study, definition = _opened(name, url)
     console = user_console()
-    if output is not None:
+    with _opened(name, url) as (study, definition):
+        if output is None:
+            _report_to_mlflow(study, definition, url.given, console)
+            return
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadOption(f"output={output}: no folder ({error.strerror})") from None
         for path in write_report(study, definition, output, url.given):
             console.print(path)
-        return
-    _report_to_mlflow(study, definition, url.given, console)
 
 
 def _report_to_mlflow(
@@ -114,9 +116,12 @@ def _report_to_mlflow(
     console.print(f"study.html and its pictures are artifacts of run {run_id}")
 
 
-def _opened(name: str, url: StorageUrl) -> tuple[Study, StudyDefinition]:
-    study = find_study(open_storage(url, create=False), name)
-    return study, StudyDefinition.of(study)
+@contextmanager
+def _opened(name: str, url: StorageUrl) -> Iterator[tuple[Study, StudyDefinition]]:
+    storage = open_storage(url, create=False)
+    with answering(url):
+        study = find_study(storage, name)
+        yield study, StudyDefinition.of(study)
 
 
 def _running(study: Study) -> bool:

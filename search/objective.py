@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from optuna import Trial, TrialPruned
 
 from pipelines.config import RunConfig
@@ -160,7 +161,7 @@ class Objective:
         while True:
             try:
                 return MlflowRun.child(self._shared.parent, name, tags)
-            except Exception as error:
+            except (MlflowException, OSError) as error:  # the latter of its HTTP client
                 if is_final(error) or time.monotonic() > deadline:
                     raise NotBegun(
                         f"{name} cannot begin: MLflow takes no run for it ({reason(error)})"

@@ -22,8 +22,9 @@ from search.plot_kinds import Snapshot
 from search.to_type import study_command, train_command
 from search.trial_text import as_result, as_value, end_of, note, number_of, results, utc
 from tracking.pages import packed_plotly, page_environment
-from tracking.report_charts import packed, short
+from tracking.report_charts import packed
 from tracking.report_text import as_date, as_duration
+from tracking.short_names import short
 
 __all__ = ["StudyPage", "render", "study_page"]
 

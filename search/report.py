@@ -17,9 +17,12 @@ from search.page import render, study_page
 from search.plot_kinds import PLOTS, Snapshot, snapshot
 from search.plots import save_plots
 from search.tables import trials_table
+from tracking.errors import BadOption
 from tracking.sink import Sink
 
 __all__ = ["send_report", "write_report"]
+
+BEST = re.compile(r"best(-\d+)?\.yaml")
 
 
 def send_report(
@@ -37,8 +40,8 @@ def write_report(
 
     ``study.html`` · ``plots/NAME.png`` · ``trials.parquet`` · ``best.yaml``, where there is a best
     trial, which ``layerscope train --config best.yaml`` repeats; with two objectives a
-    ``best-NUMBER.yaml`` for each trial on the front. What an earlier report of the study has left
-    in the folder is replaced.
+    ``best-NUMBER.yaml`` for each trial on the front. What an earlier report has left in the folder
+    is replaced.
 
     Args:
         study: read once, at the beginning.
@@ -46,6 +49,9 @@ def write_report(
             has a front in place of a best trial), and how many trials there are to be in all.
         folder: where to.
         storage: what --storage said, for the commands on the page.
+
+    Raises:
+        BadOption: the folder has no report, but a file of such a name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_earlier(folder)
@@ -81,14 +87,13 @@ def _configs(
 
 
 def _remove_earlier(folder: Path) -> None:
-    """A trial may be on the front no more, and a plot may not be drawn this time.
-
-    In a folder without a report these files are somebody's own.
-    """
-    if not (folder / "study.html").exists():
-        return
-    for path in folder.glob("best*.yaml"):
-        if re.fullmatch(r"best(-\d+)?\.yaml", path.name):
-            path.unlink()
-    for kind in PLOTS:
-        (folder / "plots" / f"{kind.name}.png").unlink(missing_ok=True)
+    """A trial may be on the front no more, and a plot may not be drawn this time."""
+    best = [path for path in folder.glob("best*.yaml") if BEST.fullmatch(path.name)]
+    pictures = [folder / "plots" / f"{kind.name}.png" for kind in PLOTS]
+    files = [path for path in [*best, folder / "trials.parquet", *pictures] if path.exists()]
+    if files and not (folder / "study.html").exists():
+        raise BadOption(
+            f"{files[0]} is there already, and not of a report: name another folder for this one"
+        )
+    for path in files:
+        path.unlink()

@@ -10,7 +10,8 @@ import random
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ __all__ = [
     "MAX_RETRIES",
     "QueueEmpty",
     "StorageUrl",
+    "answering",
     "fill_queue",
     "mask_password",
     "open_storage",
@@ -66,7 +68,7 @@ DRIVERS = {
 def open_storage(
     url: StorageUrl, *, heartbeat: int = 20, retry: Retry | None = None, create: bool = True
 ) -> BaseStorage:
-    """Open the database of the studies; its tables are made where they are missing.
+    """Open the database of the studies.
 
     Args:
         url: which database.
@@ -75,7 +77,7 @@ def open_storage(
         retry: called after that with the study and the dead trial, whose user attributes "reason"
             and "retried_as" (absent when it is not retried) say what happened. Its errors are
             logged.
-        create: whether a SQLite file that does not exist is made.
+        create: whether a SQLite file, or tables, are made where there are none.
 
     Returns:
         a storage whose trials all come from the queue: QueueEmpty is raised when none waits.
@@ -91,6 +93,16 @@ def open_storage(
         text = f"storage {url} ({place}) cannot be used: {_why(error)}"
     # Raised out here: the error that led to it may hold the URL, and is not to be carried along.
     raise BadTracking(mask_password(text, url))
+
+
+@contextmanager
+def answering(url: StorageUrl) -> Iterator[None]:
+    """What is done with an open storage. Raises BadTracking: the database answers no more."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        text = f"storage {url} ({_place(make_url(url.secret))}) answers no more: {_why(error)}"
+        raise BadTracking(mask_password(text, url)) from None
 
 
 def _opened(url: StorageUrl, heartbeat: int, retry: Retry | None) -> QueueStorage:
@@ -132,7 +144,7 @@ def _check(url: URL, create: bool) -> None:
     engine = create_engine(url, poolclass=NullPool, connect_args=_connect_args(url, FIRST_ANSWER))
     try:
         with engine.connect() as connection:
-            _check_tables(connection)
+            _check_tables(connection, create)
             if sqlite:
                 connection.rollback()
                 _prepare_file(connection)
@@ -151,9 +163,11 @@ def _check_file(path: Path, create: bool) -> None:
         raise BadTracking("there is no such file; check --storage and OPTUNA_STORAGE")
 
 
-def _check_tables(connection: Connection) -> None:
+def _check_tables(connection: Connection, create: bool) -> None:
     """Optuna would write its tables into MLflow's database, and fail after that."""
     tables = set(inspect(connection).get_table_names())
+    if not create and not tables:
+        raise BadTracking("it has no studies; check --storage and OPTUNA_STORAGE")
     if "alembic_version" in tables and "version_info" not in tables:
         raise BadTracking(
             "it is the database of another program, such as MLflow; "

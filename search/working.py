@@ -87,7 +87,7 @@ def work_on(
         sampler=make_sampler(options, definition.searched, definition.base),
         pruner=make_pruner(options),
     )
-    with Stopping() as stopping, Deliveries() as deliveries:
+    with Stopping() as stopping, Deliveries(asked=lambda: stopping.asked) as deliveries:
         shared = TrialRun(definition, data, parent, deliveries, stopping.interruptible)
         Worker(study, Objective(shared), options.heartbeat, stopping, tell).run()
 

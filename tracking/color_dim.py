@@ -22,8 +22,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tracking.kernels import HIST_EDGES
 from tracking.layer_columns import LayerColumns
+from tracking.short_names import short
 
-__all__ = ["NAME", "SHADES", "activation_ticks", "color_dim_figure", "heat", "short", "step_ticks"]
+__all__ = ["NAME", "SHADES", "activation_ticks", "color_dim_figure", "heat", "step_ticks"]
 
 SHADES = 192
 """Colours for counts; those after them are greys."""
@@ -95,12 +96,6 @@ def activation_ticks(layer: LayerColumns) -> dict[float, str]:
             ticks = {tick: label for tick, label in ticks.items() if sign * tick < 9}
             ticks[sign * (10 + OUTER / 2)] = text
     return ticks
-
-
-def short(name: str, letters: int = NAME) -> str:
-    """A long name without its middle: the beginning says where, the end says what."""
-    half = (letters - 1) // 2
-    return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from tracking.errors import RecordsWaiting
 
 __all__ = ["Deliveries"]
+
+log = logging.getLogger("layerscope")
+
+LOOK = 0.1
+UNNOTICED = 3.0
+"""Seconds of waiting that need no explanation."""
+
+
+class _UnderWay(NamedTuple):
+    thread: threading.Thread
+    give_up: Callable[[], None]
 
 
 class Deliveries:
     """Waits for MLflow in threads, so that the next run of the process can begin meanwhile.
 
     ``most`` is how many runs may wait at a time; one more waits for the oldest. A context manager:
-    leaving it waits for all of them. Raises RecordsWaiting then, if some have not arrived.
+    leaving it waits for all of them, unless ``asked`` says meanwhile that somebody wants an end.
+    Raises RecordsWaiting then, if some have not arrived.
     """
 
-    def __init__(self, most: int = 4) -> None:
+    def __init__(self, most: int = 4, asked: Callable[[], bool] = lambda: False) -> None:
         self._most = most
-        self._threads: list[threading.Thread] = []
+        self._asked = asked
+        self._under_way: list[_UnderWay] = []
         self._failures: list[Exception] = []
 
     def __enter__(self) -> Self:
@@ -40,19 +55,29 @@ class Deliveries:
                 raise
             error.add_note(str(waiting))
 
-    def add(self, deliver: Callable[[], None]) -> None:
-        """Call ``deliver``, which returns once all has arrived, in a thread."""
-        while len(self._threads) >= self._most:
-            self._threads.pop(0).join()
+    def add(self, deliver: Callable[[], None], give_up: Callable[[], None] = lambda: None) -> None:
+        """Call ``deliver`` in a thread; it returns when all has arrived, or after ``give_up``."""
+        while len(self._under_way) >= self._most:
+            self._under_way.pop(0).thread.join()
         thread = threading.Thread(target=self._run, args=(deliver,), daemon=True)
-        self._threads.append(thread)
+        self._under_way.append(_UnderWay(thread, give_up))
         thread.start()
 
     def wait(self) -> None:
         """Until everything has arrived or been given up."""
-        while self._threads:
-            self._threads[0].join()
-            self._threads.pop(0)
+        began, told = time.monotonic(), False
+        patient = not self._asked()  # who has asked before this wait has not asked to end it
+        while self._under_way:
+            self._under_way[0].thread.join(LOOK)
+            if not self._under_way[0].thread.is_alive():
+                self._under_way.pop(0)
+            elif patient and self._asked():
+                patient = False
+                for one in self._under_way:
+                    one.give_up()
+            elif patient and not told and time.monotonic() - began > UNNOTICED:
+                told = True
+                log.info("waiting for records to arrive in MLflow; Ctrl-C ends the wait")
         failures, self._failures = self._failures, []
         if failures:
             more = f" (and {len(failures) - 1} more runs)" if len(failures) > 1 else ""

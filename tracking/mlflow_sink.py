@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tracking.errors import RecordsWaiting
 from tracking.mlflow_images import image_name
@@ -46,6 +47,7 @@ class MlflowSink:
     ) -> None:
         self.run = run
         self._directory = directory.absolute()
+        self._owned = owned
         self._patience = patience
         target = {"tracking_uri": run.tracking_uri, "run_id": run.run_id}
         if not owned:
@@ -80,14 +82,22 @@ class MlflowSink:
 
         ``seconds`` is when it ended, in Unix time, unless that is now.
         """
-        if not self._closed:
-            self._spool.append({"finish": [status, seconds or time.time()]})
-        self.close()
+        self._end({"finish": [status, seconds or time.time()]})
 
     def close(self) -> None:
+        # What is left of a spool without an end is that of a process that was killed.
+        self._end(None if self._owned else {"closed": True})
+
+    def give_up(self) -> None:
+        """From another thread: have ``close`` deliver no more than what is on its way."""
+        self._upload.give_up()
+
+    def _end(self, last: dict[str, Any] | None) -> None:
         if self._closed:
             return
         self._closed = True
+        if last is not None:
+            self._spool.append(last)
         upload = self._upload
         # Elsewhere than in the main thread nobody waits, and Ctrl-C does not arrive.
         if upload.away and threading.current_thread() is threading.main_thread():

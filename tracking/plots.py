@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from tracking.color_dim import PIXELS, color_dim_figure, short
+from tracking.color_dim import NAME, PIXELS, color_dim_figure
 from tracking.layer_columns import LayerColumns
+from tracking.short_names import short
 from tracking.step_columns import StepColumns
 
 __all__ = [
@@ -59,7 +60,7 @@ def save(figure: Figure | Image.Image, path: Path) -> Path:
 
 def layer_stats_figure(layers: Mapping[str, LayerColumns]) -> Figure:
     """Mean, standard deviation, share near zero and share of dead channels against the step."""
-    names = [short(layer) for layer in layers]
+    names = [short(layer, NAME) for layer in layers]
     per_row = max(1, min(5, int(10.5 / (0.6 + 0.08 * max(map(len, names), default=1)))))
     legend = 0.3 + 0.21 * math.ceil(len(names) / per_row)
     figure, height = Figure(figsize=(11, 6.8 + legend)), 6.8 + legend

@@ -49,10 +49,11 @@ def _replay(folder: Path) -> str:
         delivery = Delivery(spool, run)
         while delivery.send():
             pass
-        cut_short = "owner" not in spool.target and not spool.finished
-        killed = cut_short and run.is_running()
+        cut_short, killed = not spool.finished, False
         if cut_short:
             _hand_over(run, spool)
+        if cut_short and "owner" not in spool.target:
+            killed = run.is_running()
             _end_cut_short(run, spool, killed)
         remove_run_folder(folder.parent)
     finally:

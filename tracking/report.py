@@ -18,7 +18,7 @@ from jinja2 import Environment
 
 from tracking import __version__
 from tracking.pages import packed_plotly, page_environment
-from tracking.report_charts import MOST_LAYERS, chart_data, short, spaced
+from tracking.report_charts import MOST_LAYERS, chart_data, spaced
 from tracking.report_data import RunReport
 from tracking.report_text import (
     as_date,
@@ -29,6 +29,7 @@ from tracking.report_text import (
     headline,
     repeat_commands,
 )
+from tracking.short_names import short
 
 __all__ = ["SECTIONS", "Section", "render", "write_report"]
 

@@ -15,8 +15,9 @@ from tracking.kernels import HIST_EDGES
 from tracking.layer_columns import CURVES, LayerColumns
 from tracking.records import Metric
 from tracking.report_data import RunFacts, RunReport
+from tracking.short_names import short
 
-__all__ = ["MOST_LAYERS", "chart_data", "packed", "short"]
+__all__ = ["MOST_LAYERS", "chart_data", "packed"]
 
 COLUMNS = 400
 TOTAL = 24_000
@@ -56,12 +57,6 @@ def spaced(layers: list[LayerColumns], most: int) -> list[LayerColumns]:
     return [layers[place] for place in places]
 
 
-def short(name: str, letters: int = NAME) -> str:
-    """A long text without its middle."""
-    half = (letters - 1) // 2
-    return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
-
-
 def _layers(layers: Sequence[LayerColumns], columns: int) -> dict[str, Any]:
     shown = [_layer(one.joined(columns)) for one in layers]
     return {"bins": HIST_EDGES.tolist(), "layers": shown}
@@ -71,7 +66,7 @@ def _layer(one: LayerColumns) -> dict[str, Any]:
     low, high = one.used_bins
     curves = {name: _numbers(getattr(one, name)) for name in CURVES}
     return curves | {
-        "name": short(one.layer),
+        "name": short(one.layer, NAME),
         "first": one.first.tolist(),
         "last": one.last.tolist(),
         "end": float(one.edges[-1]) if len(one) else 0,
@@ -105,7 +100,7 @@ def _marks(report: RunReport) -> list[dict[str, Any]]:
             "number": number,
             "severity": finding.severity,
             "step": finding.first_step,
-            "layers": [short(layer) for layer in finding.layers],
+            "layers": [short(layer, NAME) for layer in finding.layers],
         }
         for number, finding in enumerate((report.findings or ())[:MOST_MARKS], start=1)
     ]

@@ -182,4 +182,4 @@ def _finish(sink: MlflowSink, status: str, directory: Path, deliveries: Deliveri
     if deliveries is None:
         deliver()
     else:
-        deliveries.add(deliver)
+        deliveries.add(deliver, sink.give_up)

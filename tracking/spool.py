@@ -21,7 +21,7 @@ __all__ = ["Spool", "SpoolInUse", "SpoolReader"]
 
 
 LONGEST_END = 4096
-"""Bytes that hold the entry that ends a run, which is a status and a time, and more."""
+"""Bytes that hold the entry that ends a run, which is a status and a time at most, and more."""
 
 
 class SpoolInUse(BadTracking):
@@ -69,11 +69,11 @@ class SpoolReader:
 
     @property
     def finished(self) -> bool:
-        """Whether the last entry ends the run: its process was not killed."""
+        """Whether the last entry ends the run, or what is sent to it: no process was killed."""
         with self._entries.open("rb") as file:
             file.seek(max(0, self._entries.stat().st_size - LONGEST_END))
             lines = file.read().splitlines()
-        return bool(lines) and "finish" in _parsed(lines[-1])
+        return bool(lines) and not {"finish", "closed"}.isdisjoint(_parsed(lines[-1]))
 
     def _offset(self) -> int:
         try:

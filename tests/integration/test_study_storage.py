@@ -17,7 +17,7 @@ from urllib.parse import quote
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect
 
 from search.storage import StorageUrl, fill_queue, open_storage, settled, storage_url
 from tests.integration.postgres import PASSWORD, serve
@@ -189,6 +189,14 @@ def test_no_such_database(url: StorageUrl, monkeypatch: pytest.MonkeyPatch) -> N
     assert 'database "none" does not exist' in _error(
         url.secret.rpartition("/")[0] + "/none", monkeypatch
     )
+
+
+def test_looking_makes_no_tables(url: StorageUrl) -> None:
+    with pytest.raises(BadTracking, match="it has no studies"):
+        open_storage(url, create=False)
+    engine = create_engine(url.secret)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

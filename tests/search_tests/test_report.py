@@ -23,6 +23,7 @@ from search.space import SearchSpace
 from search.study_note import study_note
 from tests.integration.browser import chromium, open_browser
 from tests.search_tests.studies import every_state, finished, new_study, realistic, trial
+from tracking.errors import BadOption
 
 BASE = RunConfig(epochs=3, momentum_max=0.9)
 NASTY = "<b>lr</b> & \"x\" 'y' {{ 7 * 7 }} </script>"
@@ -84,8 +85,9 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     own = {name: f"# {name}\n" for name in ("best-fashion.yaml", "best.yaml", "best-3.yaml")}
     for name, text in own.items():
         (tmp_path / name).write_text(text)
-    _remove_earlier(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == set(own)
+    with pytest.raises(BadOption, match=r"best\S*\.yaml is there already, and not of a report"):
+        write_report(new_study(), defined(10), tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == own
     (tmp_path / "study.html").write_text("a report")
     _remove_earlier(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"best-fashion.yaml", "study.html"}

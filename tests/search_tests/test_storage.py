@@ -29,6 +29,7 @@ from search.storage import (
     MAX_RETRIES,
     QueueEmpty,
     StorageUrl,
+    answering,
     fill_queue,
     open_storage,
     requeue,
@@ -161,6 +162,27 @@ class TestOpen:
     def test_missing_file_is_not_made_on_request(self, tmp_path: Path) -> None:
         assert "no such file" in self._error(f"sqlite:///{tmp_path}/studies.db", create=False)
         assert list(tmp_path.iterdir()) == []
+
+    def test_empty_database_is_not_filled_on_request(self, url: StorageUrl, tmp_path: Path) -> None:
+        sqlite3.connect(tmp_path / "studies.db").close()
+        (tmp_path / "studies.db").touch()
+        assert "it has no studies" in self._error(url.secret, create=False)
+        with sqlite3.connect(tmp_path / "studies.db") as database:
+            assert database.execute("SELECT name FROM sqlite_master").fetchall() == []
+        database.close()
+        open_storage(url)
+        open_storage(url, create=False)
+
+    def test_database_that_goes_away(self, url: StorageUrl, tmp_path: Path) -> None:
+        storage = open_storage(url)
+        with sqlite3.connect(tmp_path / "studies.db") as database:
+            database.execute("DROP TABLE study_directions")
+            database.execute("DROP TABLE studies")
+        database.close()
+        with pytest.raises(BadTracking) as caught, answering(url):
+            storage.get_all_studies()
+        assert "answers no more: " in str(caught.value)
+        assert "\n" not in str(caught.value)
 
     def test_folder(self, tmp_path: Path) -> None:
         assert "it is a folder" in self._error(f"sqlite:///{tmp_path}")

@@ -19,10 +19,10 @@ from tracking.color_dim import (
     activation_ticks,
     color_dim_figure,
     heat,
-    short,
     step_ticks,
 )
 from tracking.plots import save
+from tracking.short_names import short
 
 __all__: list[str] = []
 
@@ -192,5 +192,5 @@ def test_a_page_of_very_many_layers_has_smaller_panels(monkeypatch: pytest.Monke
 
 
 def test_long_names_lose_their_middle() -> None:
-    assert short("a" * 46) == "a" * 46
+    assert short("a" * 46, 46) == "a" * 46
     assert short("begin" + "x" * 100 + "end", 11) == "begin…xxend"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -120,3 +121,34 @@ def test_an_interrupt_waits_for_what_is_under_way() -> None:
     with pytest.raises(KeyboardInterrupt), deliveries:
         raise KeyboardInterrupt
     assert arrived == [1]
+
+
+def test_who_asks_for_an_end_while_it_waits_gets_it() -> None:
+    looks: list[None] = []
+    given_up = threading.Event()
+
+    def asked() -> bool:
+        looks.append(None)
+        return len(looks) > 1
+
+    def deliver() -> None:
+        assert given_up.wait(60)
+        failing("run 7 waits")
+
+    deliveries = Deliveries(asked=asked)
+    deliveries.add(deliver, given_up.set)
+    with pytest.raises(RecordsWaiting, match=r"^run 7 waits$"):
+        deliveries.wait()
+
+
+def test_who_has_asked_before_gets_what_is_on_its_way() -> None:
+    begun, given_up = threading.Event(), threading.Event()
+
+    def deliver() -> None:
+        assert begun.wait(60)
+        time.sleep(0.3)  # several looks
+
+    deliveries = Deliveries(asked=lambda: begun.set() is None)
+    deliveries.add(deliver, given_up.set)
+    deliveries.wait()
+    assert not given_up.is_set()

@@ -154,6 +154,23 @@ def test_run_of_another_owner_goes_on() -> None:
     assert found_run(sqlite_store(), run.run_id).info.status == "RUNNING"
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_killed_process_had_for_another_s_run_is_handed_over(killed: bool) -> None:
+    run = MlflowRun.open("tests")
+    target = {"tracking_uri": sqlite_store(), "run_id": run.run_id, "owner": "another"}
+    spool = Spool(ROOT / run.run_id / "spool", target)
+    spool.append(point(2.0, 0))
+    if not killed:
+        spool.append({"closed": True})
+    spool.close()
+    (ROOT / run.run_id / "steps.parquet").write_text("recorded")
+    assert list(replay_all()) == [f"run {run.run_id}: delivered to {sqlite_store()}"]
+    sent = [file.path for file in MlflowClient(sqlite_store()).list_artifacts(run.run_id)]
+    assert sent == (["steps.parquet"] if killed else [])
+    assert found_run(sqlite_store(), run.run_id).info.status == "RUNNING"
+    assert names_in() == []
+
+
 def test_run_that_mlflow_has_ended_keeps_its_status() -> None:
     """A study ends the run of a dead worker before that worker's records have been sent."""
     run_id = left_run({"tags": {"layerscope.state": "running"}}, point(1.0, 0))
