@@ -187,7 +187,6 @@ class ActivationStats:
         self.flush()
         return read_stats(self._log.file.source(), stats_schema(self._settings))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._pace.before_forward(model.training)
         if self._armed():
@@ -198,7 +197,6 @@ class ActivationStats:
             return self._pace.due(self.current_step)
         return self._record_eval
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if not self._armed() or in_backward():
             return

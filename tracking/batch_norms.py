@@ -55,7 +55,6 @@ class NormStats:
             handle.remove()
         self._handles.clear()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_layer(self, name: str, module: _BatchNorm, inputs: tuple[Any, ...]) -> None:
         # Compiled code calls the hooks that it was compiled with, also when they have been removed.
         if not self._handles or not inputs:

@@ -115,13 +115,11 @@ class GradientStats(SteppedStats[GradientRecord]):
     def _order(self) -> Mapping[str, int]:
         return self._hooks.order
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: Any) -> None:
         super()._before_forward(model, inputs)
         if model.training and self._armed():
             self._hooks.update()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         # Also while a checkpointed layer is computed again, in backward: it is either the first
         # time that it is computed with a graph (use_reentrant), or no gradient comes by.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from operator import is_
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules import activation
 
@@ -39,6 +40,7 @@ class Hook:
     def __init__(self, call: Callable[..., None] | None) -> None:
         self._call = call
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, *args: Any) -> None:
         if self._call is not None:
             self._call(*args)

@@ -160,7 +160,6 @@ class SteppedStats(ABC, Generic[Record]):
         yield
         self._pace.recording += time.perf_counter() - began
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: Any) -> None:
         self._pace.before_forward(model.training)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd
 from tracking import ActivationStats
+from tracking.layers import Hook
 
 __all__: list[str] = []
 
@@ -111,3 +114,9 @@ def test_a_single_compiled_layer_is_called_model() -> None:
     with ActivationStats(relu) as stats:
         relu(torch.tensor([-1.0, 3.0]))
     assert [(row["layer"], row["max"]) for row in rows(stats.read())] == [("model", 3)]
+
+
+def test_hooks_are_not_compiled_for_each_shape_that_a_layer_has() -> None:
+    assert len(run("eager", record_eval=True)) == 8
+    code = inspect.unwrap(Hook.__call__).__code__
+    assert _debug_get_cache_entry_list(code) == []

@@ -10,7 +10,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -178,7 +177,6 @@ class LiveDiagnosis:
         written.append(write_findings(self.findings, directory / FINDINGS))
         written.append(write_evidence(self._evidence, directory / EVIDENCE))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self._handle is not None:  # compiled code calls it after its removal too
             began = time.perf_counter()
