@@ -189,8 +189,10 @@ class ActivationStats:
 
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._pace.before_forward(model.training)
+        began = time.perf_counter()
         if self._armed():
             self._hooks.update()
+        self._pace.always += time.perf_counter() - began
 
     def _armed(self) -> bool:
         if self.model.training:

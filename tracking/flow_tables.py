@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tracking.records import GradientRecord, UpdateRecord
-from tracking.tables import read_table, with_metadata
+from tracking.tables import arrays, read_table, with_metadata
 
 __all__ = ["flow_table", "gradients_schema", "read_gradients", "read_updates", "updates_schema"]
 
@@ -50,11 +50,7 @@ def flow_table(
     records: Sequence[GradientRecord] | Sequence[UpdateRecord], schema: pa.Schema
 ) -> pa.Table:
     """Rows of one of the two tables; ``schema`` is its own."""
-    columns = {
-        field.name: pa.array([getattr(r, field.name) for r in records], type=field.type)
-        for field in schema
-    }
-    return pa.table(columns, schema=schema)
+    return pa.table(arrays(records, schema), schema=schema)
 
 
 def read_gradients(source: Path, empty: pa.Schema | None = None) -> pa.Table:

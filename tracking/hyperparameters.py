@@ -135,9 +135,8 @@ class Recorder:
         """
         if step is not None:
             self.current_step = step
-        if isinstance(loss, (int, float)):
-            loss = torch.tensor(loss, dtype=torch.float64)
-        loss = None if loss is None else loss.detach()
+        if isinstance(loss, Tensor):
+            loss = loss.detach()
         noted = {"loss": loss, "batch_size": batch_size, "epoch": epoch}
         self._notes = [*self._notes[:1], noted]  # the first since the last step, and the latest
 
@@ -176,7 +175,7 @@ class Recorder:
         noted = [*self._noted, *self._notes, {}][0]
         self._notes = []
         loss = noted.get("loss")
-        if loss is not None:
+        if isinstance(loss, Tensor):
             # Whoever made it may go on computing with it in place.
             loss = loss.clone() if not loss.ndim else loss.reshape(()).clone()
         self._pending.append(

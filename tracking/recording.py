@@ -208,13 +208,16 @@ class RunRecord:
 
     def step(self) -> None:
         """End the current step; call it after ``optimizer.step()``."""
-        step = self.activation_stats.current_step
+        pace, step = self._pace, self.activation_stats.current_step
+        began = time.perf_counter()
         if self._diagnosis is not None:
             self._diagnosis.step()  # what went in is known before what came of it
         self.activation_stats.step()
         if self.gradient_stats is not None:
             self.gradient_stats.step()
-        self._pace.end_step(step)
+        if not pace.recording:  # of a step that is recorded, the recorders count what they take
+            pace.always += time.perf_counter() - began
+        pace.end_step(step)
 
     def validated(self, loss: float, accuracy: float, top_class: float = math.nan) -> None:
         """Tell the diagnosis what a validation gave, after the steps done so far.

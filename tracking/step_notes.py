@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,11 @@ from tracking.records import HyperParams
 __all__ = ["SmoothedLoss", "StepNotes", "copied", "of_all_ranks", "on_host", "records_of"]
 
 BETA = 0.98
+
+FIELDS = frozenset({"lr", "momentum", "weight_decay", "betas", "params", "name"})
+WAYS = frozenset({"foreach", "fused", "capturable", "differentiable"})
+"""How, not what, is computed."""
+APART = FIELDS | WAYS
 
 
 class StepNotes(NamedTuple):
@@ -40,13 +46,17 @@ def copied(group: Mapping[str, Any]) -> dict[str, Any]:
 
 def on_host(steps: Sequence[StepNotes]) -> list[StepNotes]:
     """The same with numbers for tensors; one transfer for the losses where they are of one kind."""
-    losses = [step.loss for step in steps if step.loss is not None]
-    same = len({(loss.device, loss.dtype) for loss in losses}) == 1
-    values = iter(torch.stack(losses).tolist() if same else map(float, losses))
+    tensors = [step.loss for step in steps if isinstance(step.loss, Tensor)]
+    same = len({(loss.device, loss.dtype) for loss in tensors}) == 1
+    values = iter(torch.stack(tensors).tolist() if same else map(float, tensors))
     return [
-        step._replace(
-            loss=None if step.loss is None else next(values),
-            groups=[_read_group(group, index) for index, group in enumerate(step.groups)],
+        StepNotes(
+            step.step,
+            step.epoch,
+            step.batch_size,
+            step.time,
+            next(values) if isinstance(step.loss, Tensor) else step.loss,
+            [_read_group(group, index) for index, group in enumerate(step.groups)],
         )
         for step in steps
     ]
@@ -76,9 +86,16 @@ def _of_all(steps: Sequence[StepNotes]) -> StepNotes:
 
 def records_of(step: StepNotes, smoothed: SmoothedLoss) -> Iterator[HyperParams]:
     smooth = None if step.loss is None else smoothed.add(step.loss)
-    shared = {name: getattr(step, name) for name in ("step", "epoch", "batch_size", "time", "loss")}
     for group in step.groups:
-        yield HyperParams(**shared, **group, loss_smooth=smooth)
+        yield HyperParams(
+            step=step.step,
+            epoch=step.epoch,
+            batch_size=step.batch_size,
+            time=step.time,
+            loss=step.loss,
+            loss_smooth=smooth,
+            **group,
+        )
 
 
 class SmoothedLoss:
@@ -94,17 +111,21 @@ class SmoothedLoss:
         return self._average / (1 - BETA**self._steps)
 
 
+@cache
+def _option_names(*names: str) -> tuple[str, ...]:
+    """Those that are options of the optimizer's own, and may be numbers."""
+    return tuple(name for name in names if name not in APART)
+
+
 def _read_group(group: Mapping[str, Any], index: int) -> dict[str, Any]:
     """One parameter group's numbers, under the names of HyperParams."""
     betas = group.get("betas")
     momentum = betas[0] if betas else group.get("momentum")
-    known = {"lr", "momentum", "weight_decay", "betas", "params", "name"}
-    known |= {"foreach", "fused", "capturable", "differentiable"}  # how, not what, is computed
-    options = {
-        name: float(value)
-        for name, value in group.items()
-        if name not in known and isinstance(value, (bool, int, float))
-    }
+    options = {}
+    for name in _option_names(*group):
+        value = group[name]
+        if isinstance(value, (bool, int, float)):
+            options[name] = float(value)
     for position, beta in enumerate(betas[1:] if betas else (), start=2):
         options[f"beta{position}"] = float(beta)
     weight_decay = group.get("weight_decay")

@@ -27,6 +27,8 @@ ROW_GROUP = 1 << 13
 
 # With checksums, a page that was damaged on disk is refused instead of read as other numbers.
 _FORMAT = {"compression": "zstd", "write_page_checksum": True}
+# Parts are written while the training waits, and do not stay.
+_PART = {"compression": "lz4", "write_page_checksum": True, "write_statistics": False}
 
 
 class RecordFile:
@@ -182,7 +184,7 @@ def _join(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
 
 def _write_whole(table: pa.Table, path: Path) -> None:
     half = path.with_suffix(".tmp")
-    pq.write_table(table, half, **_FORMAT)
+    pq.write_table(table, half, **_PART)
     half.replace(path)
 
 

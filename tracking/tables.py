@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tracking.store import read_records
 __all__ = [
     "FORMAT",
     "StatsSettings",
+    "arrays",
     "check_format",
     "read_stats",
     "read_steps",
@@ -89,14 +91,21 @@ def stats_schema(settings: StatsSettings) -> pa.Schema:
 def stats_table(records: Sequence[LayerStats], settings: StatsSettings) -> pa.Table:
     """Rows of activations/stats.parquet."""
     schema = stats_schema(settings)
-    columns = {
-        name: pa.array([getattr(r, name) for r in records], type=schema.field(name).type)
-        for name in schema.names
-        if name != "hist"
-    }
+    columns = arrays(records, [field for field in schema if field.name != "hist"])
     flat = np.concatenate([r.hist for r in records]) if records else np.zeros(0, np.int64)
     columns["hist"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), HIST_BINS)
     return pa.table(columns, schema=schema)
+
+
+def arrays(records: Sequence[object], fields: Iterable[pa.Field]) -> dict[str, pa.Array]:
+    """The records' values, by field: each a column."""
+    types = {field.name: field.type for field in fields}
+    rows = map(attrgetter(*types), records)
+    values = zip(*rows, strict=True) if records else [()] * len(types)
+    return {
+        name: pa.array(column, type=kind)
+        for (name, kind), column in zip(types.items(), values, strict=True)
+    }
 
 
 def read_stats(source: Path, empty: pa.Schema | None = None) -> pa.Table:
@@ -124,10 +133,7 @@ def steps_table(records: Sequence[HyperParams]) -> pa.Table:
     One that has the name of another column, such as a group's own ``step``, becomes ``group_step``.
     """
     schema = steps_schema()
-    columns = {
-        field.name: pa.array([getattr(r, field.name) for r in records], type=field.type)
-        for field in schema
-    }
+    columns = arrays(records, schema)
     for name in sorted({name for r in records for name in r.options}):
         column = f"group_{name}" if name in _STEPS.names else name
         columns[column] = pa.array([r.options.get(name) for r in records], type=pa.float64())

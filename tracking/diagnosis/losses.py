@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
-from tracking.diagnosis.evidence import Floats, RunContext, StepTrace
+from tracking.diagnosis.evidence import RunContext, StepTrace
 
 __all__ = ["Level", "LossCurve", "completed"]
 
@@ -45,8 +43,8 @@ class LossCurve:
         self.peak_lr = 0.0
         self.first_lr = math.nan
         self._width = 1
-        # Rows: steps, losses, squared differences from the loss before, learning rates.
-        self._sums = np.zeros((BINS, 4))
+        # Steps, losses, squared differences from the loss before, and learning rates of each bin.
+        self._sums: list[list[float]] = []
         self._before = math.nan
 
     def add(self, trace: StepTrace) -> None:
@@ -55,34 +53,40 @@ class LossCurve:
             if self.last_step < 0:
                 self.from_start = bool(trace.step[0] == 0)
             self.last_step = int(trace.step[-1])
-        known = np.isfinite(trace.loss)
-        if known.any():
-            self._add(trace.loss[known], trace.lr[known])
+        # A few steps come at a time, while a training waits: NumPy's many functions, none of them
+        # in the processor's caches then, take ten times as long as this.
+        for loss, lr in zip(trace.loss.tolist(), trace.lr.tolist(), strict=True):
+            if math.isfinite(loss):
+                self._add(loss, lr)
 
-    def _add(self, losses: Floats, lrs: Floats) -> None:
+    def _add(self, loss: float, lr: float) -> None:
         if self.steps == 0:
-            self.first, self.first_lr = float(losses[0]), float(lrs[0])
-            self._before = self.first
-        while self.steps + len(losses) > BINS * self._width:
-            self._sums[: BINS // 2] = self._sums[0::2] + self._sums[1::2]
-            self._sums[BINS // 2 :] = 0
+            self.first, self.first_lr, self._before = loss, lr, loss
+        place = self.steps // self._width
+        if place == BINS:
+            pairs = zip(self._sums[::2], self._sums[1::2], strict=True)
+            self._sums = [[a + b for a, b in zip(*pair, strict=True)] for pair in pairs]
             self._width *= 2
-        places = (self.steps + np.arange(len(losses))) // self._width
-        self.positive = self.positive and bool((losses >= 0).all())
-        differences = np.diff(losses, prepend=self._before)
-        ones = np.ones_like(losses)
-        np.add.at(self._sums, places, np.stack([ones, losses, differences**2, lrs], axis=1))
-        self._before = float(losses[-1])
-        self.peak_lr = max(self.peak_lr, float(lrs.max()))
-        self.steps += len(losses)
+            place //= 2
+        if place == len(self._sums):
+            self._sums.append([0.0, 0.0, 0.0, 0.0])
+        bin_ = self._sums[place]
+        bin_[0] += 1
+        bin_[1] += loss
+        bin_[2] += (loss - self._before) ** 2
+        bin_[3] += lr
+        self.positive = self.positive and loss >= 0
+        self._before = loss
+        self.peak_lr = max(self.peak_lr, lr)
+        self.steps += 1
 
     def level(self, begin: float, end: float) -> Level:
         """The steps between two shares of the run so far; NaN where there are none."""
         used = -(-self.steps // self._width)
         first, last = math.floor(begin * used), math.ceil(end * used)
-        steps, losses, squares, lrs = self._sums[first:last].sum(axis=0)
-        if not steps:
+        if first == last:
             return Level(math.nan, math.nan, math.nan, 0)
+        steps, losses, squares, lrs = map(sum, zip(*self._sums[first:last], strict=True))
         # Independent noise of variance v makes differences of variance 2 v.
         return Level(losses / steps, math.sqrt(squares / steps / 2), lrs / steps, int(steps))
 

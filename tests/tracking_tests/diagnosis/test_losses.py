@@ -58,7 +58,8 @@ def test_losses_that_are_not_known_are_left_out() -> None:
 
 def test_memory_does_not_grow_with_the_steps() -> None:
     found = curve(np.ones(100_000), np.ones(100_000), 1000)
-    assert found._sums.shape == (BINS, 4)
+    assert len(found._sums) <= BINS
+    assert found.steps == 100_000
 
 
 def test_a_run_is_complete_when_it_had_all_its_steps() -> None:
