@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlflow.exceptions import MlflowException
 from optuna import Trial, TrialPruned
 
 from pipelines.config import RunConfig
@@ -24,7 +23,7 @@ from search.definition import StudyDefinition
 from search.judge import Judge
 from tracking.deliveries import Deliveries
 from tracking.errors import LayerscopeError, NonFiniteLoss, TrainingFailed, TrialStopped
-from tracking.mlflow_delivery import is_final
+from tracking.mlflow_delivery import is_final, is_of_store
 from tracking.mlflow_run import MlflowRun
 from tracking.reasons import one_line, reason
 from tracking.session import TrackedRun, tracked
@@ -161,7 +160,9 @@ class Objective:
         while True:
             try:
                 return MlflowRun.child(self._shared.parent, name, tags)
-            except (MlflowException, OSError) as error:  # the latter of its HTTP client
+            except Exception as error:
+                if not is_of_store(error):
+                    raise
                 if is_final(error) or time.monotonic() > deadline:
                     raise NotBegun(
                         f"{name} cannot begin: MLflow takes no run for it ({reason(error)})"

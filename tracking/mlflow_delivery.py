@@ -24,7 +24,7 @@ from tracking.mlflow_run import MlflowRun
 from tracking.reasons import reason
 from tracking.spool import SpoolReader
 
-__all__ = ["Delivery", "is_final"]
+__all__ = ["Delivery", "is_final", "is_of_store"]
 
 T = TypeVar("T")
 
@@ -186,6 +186,11 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     source = iter(items)
     while chunk := list(islice(source, size)):
         yield chunk
+
+
+def is_of_store(error: Exception) -> bool:
+    """Whether MLflow, or the way to it, failed, and not this program."""
+    return isinstance(error, (MlflowException, OSError))  # the latter of the HTTP client
 
 
 def is_final(error: Exception) -> bool:

@@ -8,6 +8,11 @@ from tracking.interval import Interval
 
 __all__ = ["Pace"]
 
+BESIDE = 1.4
+"""Seconds that recording takes in all for each one in functions of ours: torch calls the hooks, and
+what follows finds the processor's caches cold. Measured: docs/decisions/0011-one-pace-for-a-run.md.
+"""
+
 
 class Pace:
     """Which steps are recorded, and the host's time that recording them takes.
@@ -54,5 +59,5 @@ class Pace:
     def end_step(self, step: int) -> None:
         """The step is over."""
         seconds = time.perf_counter() - self._began
-        self.interval.end_step(step, seconds, self.recording, self.always)
+        self.interval.end_step(step, seconds, BESIDE * self.recording, BESIDE * self.always)
         self.begin()

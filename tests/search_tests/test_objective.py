@@ -119,6 +119,20 @@ def test_a_trial_that_cannot_begin_is_no_failure(
     assert objective.failures == 0
 
 
+def test_an_error_of_this_side_is_not_waited_out(
+    defined: Defined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_given: Any) -> MlflowRun:
+        raise TypeError("unexpected argument")
+
+    monkeypatch.setattr(MlflowRun, "child", broken)
+    with opened(defined()) as (study, objective):
+        study.enqueue_trial({})
+        study.optimize(objective, n_trials=1, catch=(Exception,))
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs["reason"] == "TypeError: unexpected argument"
+
+
 def test_rungs_are_scored_and_kept(defined: Defined) -> None:
     trial, run, _ = one_trial(defined(rungs="1/4,1/2", base={"epochs": 4}))
     rungs = trial.user_attrs["rungs"]

@@ -59,6 +59,7 @@ def test_automatic_interval_keeps_its_share(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(activations, "time", clock)
     monkeypatch.setattr(pace, "time", clock)
+    monkeypatch.setattr(pace, "BESIDE", 1.0)  # this clock misses nothing
     monkeypatch.setattr(activations, "has_values", take_two_milliseconds)
     model = cnn()
     with ActivationStats(model, every="auto:0.05") as stats:
@@ -78,6 +79,7 @@ def test_evaluation_between_steps_does_not_change_the_interval(
     clock = Clock()
     monkeypatch.setattr(activations, "time", clock)
     monkeypatch.setattr(pace, "time", clock)
+    monkeypatch.setattr(pace, "BESIDE", 1.0)  # this clock misses nothing
     model = cnn()
     [x] = batches(1)
     with ActivationStats(model, every="auto:0.5") as stats:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE
 
 from tests.mlflow_stores import artifact_text, found_run, history, sqlite_store
 from tracking.mlflow_delivery import Delivery
@@ -330,3 +330,31 @@ def test_refusal_is_what_mlflow_says_it_is(run: MlflowRun, spool: Spool, calls: 
     spool.append({"finish": ["FINISHED", 1.0]})
     deliver(Delivery(spool, run))
     assert set_aside(spool) == [{"reason": "no", "finish": ["FINISHED", 1.0]}]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_two_writers_at_once_are_not_a_refusal(
+    run: MlflowRun, spool: Spool, calls: Calls, times: int
+) -> None:
+    errors = [MlflowException("UNIQUE constraint failed", error_code=BAD_REQUEST)] * times
+    calls.fail = lambda _label: errors.pop() if errors else None
+    spool.append({"tags": {"a": "1"}})
+    delivery = Delivery(spool, run)
+    deliver(delivery)
+    if times == 1:
+        assert found_run(sqlite_store(), run.run_id).data.tags["a"] == "1"
+        assert not delivery.refusals()
+    else:  # one that comes again is
+        assert set_aside(spool) == [{"reason": "UNIQUE constraint failed", "tags": [["a", "1"]]}]
+
+
+def test_it_stops_between_two_requests(run: MlflowRun, spool: Spool, calls: Calls) -> None:
+    spool.append({"params": {"p": "1"}, "tags": {"t": "1"}})
+    spool.append({"finish": ["FINISHED", 1.0]})
+    delivery = Delivery(spool, run)
+    for made in (["params 1"], ["params 1", "tags 1"]):
+        assert delivery.send(stop=lambda made=made: calls.made == made)  # type: ignore[misc]
+        assert calls.made == made
+        assert spool.waiting
+    deliver(delivery)
+    assert calls.made == ["params 1", "tags 1", "set_terminated"]

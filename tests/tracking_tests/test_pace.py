@@ -95,6 +95,7 @@ def test_what_each_recorder_does_in_every_step_counts(
 def test_evaluation_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = TickingClock()
     monkeypatch.setattr(pace, "time", clock)
+    monkeypatch.setattr(pace, "BESIDE", 1.0)  # this clock misses nothing
     paced = Pace("auto:0.5")
     paced.recording = 1.0
     paced.end_step(0)  # the first is left out of the measure
@@ -109,6 +110,18 @@ def test_evaluation_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> Non
     # 9 s of recording in every third step of 3 s and a look at the clock: less than half
     assert paced.interval.steps == 3
     assert str(paced) == "auto:0.5"
+
+
+def test_what_cannot_be_measured_is_taken_into_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = TickingClock()
+    monkeypatch.setattr(pace, "time", clock)
+    paced = Pace("auto:0.1")
+    for step in range(100):
+        paced.recording = 10_000.0 * paced.due(step)
+        clock.now += 10_000 + 1.4 * paced.recording
+        paced.end_step(step)
+    # 14 s in every n-th step of 10 s: n = ceil(1.4 * 0.9 / 0.1)
+    assert paced.interval.steps == 13
 
 
 def test_waiting_for_the_device_is_the_training_s_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
