@@ -34,7 +34,7 @@ from tracking.kernels import kernel_for
 from tracking.lasting import LastingDead
 from tracking.layer_hooks import LayerHooks
 from tracking.layer_rows import LayerRows, merged
-from tracking.layers import Hook, check_layers, select_layers
+from tracking.layers import Hook, check_layers, inner_model, select_layers
 from tracking.optimizer_steps import on_each_step
 from tracking.outputs import float_tensors, has_values, in_backward
 from tracking.pace import Pace
@@ -87,8 +87,7 @@ class ActivationStats:
         check_layers(layers)
         if flush_every < 1:
             raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
-        # A compiled model is a wrapper: the layers' names are those of the model inside it.
-        self.model: nn.Module = getattr(model, "_orig_mod", model)
+        self.model = inner_model(model)
         self.current_step = 0
         self._optimizer = optimizer
         self._layers = layers

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules import activation
+from torch.nn.parallel import DistributedDataParallel
 
 from tracking.errors import BadOption
 
@@ -17,6 +18,7 @@ __all__ = [
     "Hook",
     "Membership",
     "check_layers",
+    "inner_model",
     "layer_name",
     "matching_layers",
     "select_layers",
@@ -75,6 +77,20 @@ def _members(module: nn.Module) -> list[Any]:
 
 def _same(one: list[Any], other: list[Any]) -> bool:
     return len(one) == len(other) and all(map(is_, one, other))
+
+
+def inner_model(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers of torch.compile and DistributedDataParallel.
+
+    Its layers have the same names in every run, whatever the run is wrapped in.
+    """
+    while True:
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
 
 
 def layer_name(qualified: str) -> str:

@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from tracking.errors import BadOption
 from tracking.flow_tables import flow_table
 from tracking.interval import Thinning
+from tracking.layers import inner_model
 from tracking.optimizer_steps import on_each_step
 from tracking.pace import Pace
 from tracking.ranks import is_first_rank
@@ -65,8 +66,7 @@ class SteppedStats(ABC, Generic[Record]):
     ) -> None:
         if flush_every < 1:
             raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
-        # A compiled model is a wrapper: the names are those of the model inside it.
-        self.model: nn.Module = getattr(model, "_orig_mod", model)
+        self.model = inner_model(model)
         self.current_step = 0
         self._pace = every if isinstance(every, Pace) else Pace(every)
         self._ends_steps = self._pace is not every

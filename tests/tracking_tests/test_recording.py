@@ -235,3 +235,36 @@ def test_training_is_not_changed(tmp_path: Path) -> None:
         optimizer.zero_grad()
     for one, other in zip(recorded.parameters(), bare.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+# -- wrapped models --
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A training by several processes, of which there is one."""
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("no_pictures", "one_rank")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's own making
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_wrapped_model_has_the_names_that_it_has_by_itself(
+    compiled: bool, tmp_path: Path
+) -> None:
+    model = cnn()
+    wrapped: nn.Module = nn.parallel.DistributedDataParallel(model)
+    called: Any = torch.compile(wrapped, backend="eager") if compiled else wrapped
+    optimizer = sgd(wrapped)
+    options = RecordingOptions(gradients=True, updates=True)
+    with RunRecord(called, optimizer, tmp_path, options=options) as record:
+        train(record, called, optimizer, 2)
+    assert record.activation_stats.layers == ("1", "3")
+    assert record.gradient_stats is not None
+    assert record.gradient_stats.layers == ("1", "3")
+    assert record.update_stats is not None
+    assert record.update_stats.parameters == tuple(dict(model.named_parameters()))
+    assert record.activation_stats.read()["step"].to_pylist() == [0, 0, 1, 1]
+    assert hooks_on(model, optimizer) == 0

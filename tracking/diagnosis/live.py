@@ -33,7 +33,7 @@ from tracking.diagnosis.traces import (
     update_traces,
 )
 from tracking.inputs import InputStats
-from tracking.layers import Hook, layer_name
+from tracking.layers import Hook, inner_model, layer_name
 from tracking.outputs import float_tensors, has_values
 from tracking.pace import Pace
 from tracking.reasons import one_line
@@ -92,7 +92,7 @@ class LiveDiagnosis:
         self._pace = pace or Pace(1)
         self._announce = announce
         self._evidence = Evidence(run)
-        self._model: nn.Module = getattr(model, "_orig_mod", model)
+        self._model = inner_model(model)
         self._inputs = InputStats(self._input, first_step)
         self._norms = NormStats(self._model, self._norm, first_step)
         self._handle: RemovableHandle | None = None
@@ -213,5 +213,5 @@ def _first_tensor(inputs: Any) -> Tensor | None:
 
 
 def _kinds(model: nn.Module) -> dict[str, str]:
-    whole: nn.Module = getattr(model, "_orig_mod", model)
-    return {layer_name(name): type(module).__name__ for name, module in whole.named_modules()}
+    modules = inner_model(model).named_modules()
+    return {layer_name(name): type(module).__name__ for name, module in modules}
