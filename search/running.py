@@ -24,7 +24,7 @@ from search.outcome import best, counts
 from search.report import send_report
 from search.samplers import make_sampler
 from search.space import Choice
-from search.storage import open_storage
+from search.storage import NoStudies, open_storage
 from search.storage_url import StorageUrl
 from search.studies import exists, find_study
 from search.study_note import study_note
@@ -102,7 +102,10 @@ def _stored(order: Order) -> StudyDefinition | None:
     if order.url.missing_file:
         return None
     name = order.definition.options.name
-    storage = open_storage(order.url, create=False)
+    try:
+        storage = open_storage(order.url, create=False)
+    except NoStudies:
+        return None
     return StudyDefinition.of(find_study(storage, name)) if exists(storage, name) else None
 
 

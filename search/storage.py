@@ -37,6 +37,7 @@ from tracking.reasons import one_line, reason
 __all__ = [
     "DEFAULT_STORAGE",
     "MAX_RETRIES",
+    "NoStudies",
     "QueueEmpty",
     "StorageUrl",
     "answering",
@@ -65,6 +66,10 @@ DRIVERS = {
 }
 
 
+class NoStudies(BadTracking):
+    """The database is empty."""
+
+
 def open_storage(
     url: StorageUrl, *, heartbeat: int = 20, retry: Retry | None = None, create: bool = True
 ) -> BaseStorage:
@@ -83,16 +88,19 @@ def open_storage(
         a storage whose trials all come from the queue: QueueEmpty is raised when none waits.
 
     Raises:
-        BadTracking: it cannot be reached within 10 seconds, or is no storage of studies.
+        NoStudies: it is empty, and is not to be filled; BadTracking: it cannot be reached within 10
+        seconds, or is no storage of studies.
     """
+    kind = BadTracking
     try:
         _check(make_url(url.secret), create)
         return _CachedStorage(_opened(url, heartbeat, retry))
     except Exception as error:
+        kind = NoStudies if isinstance(error, NoStudies) else BadTracking
         place = _place(make_url(url.secret))
         text = f"storage {url} ({place}) cannot be used: {_why(error)}"
     # Raised out here: the error that led to it may hold the URL, and is not to be carried along.
-    raise BadTracking(mask_password(text, url))
+    raise kind(mask_password(text, url))
 
 
 @contextmanager
@@ -167,7 +175,7 @@ def _check_tables(connection: Connection, create: bool) -> None:
     """Optuna would write its tables into MLflow's database, and fail after that."""
     tables = set(inspect(connection).get_table_names())
     if not create and not tables:
-        raise BadTracking("it has no studies; check --storage and OPTUNA_STORAGE")
+        raise NoStudies("it has no studies; check --storage and OPTUNA_STORAGE")
     if "alembic_version" in tables and "version_info" not in tables:
         raise BadTracking(
             "it is the database of another program, such as MLflow; "

@@ -16,8 +16,8 @@ __all__ = ["Deliveries"]
 log = logging.getLogger("layerscope")
 
 LOOK = 0.1
-UNNOTICED = 3.0
-"""Seconds of waiting that need no explanation."""
+UNNOTICED = 20.0
+"""Seconds of waiting that need no explanation; what delivers has to start first."""
 
 
 class _UnderWay(NamedTuple):

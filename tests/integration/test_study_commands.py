@@ -105,6 +105,7 @@ def download(run: Run, path: str, folder: Path) -> Path:
 def test_a_study_goes_on_up_to_its_number_and_is_no_other(
     elsewhere: Command, caplog: pytest.LogCaptureFixture, no_plots: None
 ) -> None:
+    Path("layerscope.db").touch()  # a database that is empty, as a server's is at first
     arguments = ["study", "run", "--name", "T", *TINY, "--record", "false", "--pruner", "none"]
     space = ["--space", "lr_max=log:1e-3:0.1"]
     code, out, err = elsewhere(*arguments, *space, "--trials", "3")

@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.storage import (
     MAX_RETRIES,
+    NoStudies,
     QueueEmpty,
     StorageUrl,
     answering,
@@ -166,7 +167,8 @@ class TestOpen:
     def test_empty_database_is_not_filled_on_request(self, url: StorageUrl, tmp_path: Path) -> None:
         sqlite3.connect(tmp_path / "studies.db").close()
         (tmp_path / "studies.db").touch()
-        assert "it has no studies" in self._error(url.secret, create=False)
+        with pytest.raises(NoStudies, match="it has no studies; check --storage"):
+            open_storage(url, create=False)
         with sqlite3.connect(tmp_path / "studies.db") as database:
             assert database.execute("SELECT name FROM sqlite_master").fetchall() == []
         database.close()
