@@ -91,7 +91,6 @@ def open_storage(
         NoStudies: it is empty, and is not to be filled; BadTracking: it cannot be reached within 10
         seconds, or is no storage of studies.
     """
-    kind = BadTracking
     try:
         _check(make_url(url.secret), create)
         return _CachedStorage(_opened(url, heartbeat, retry))

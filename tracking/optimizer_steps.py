@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["on_each_step", "update_skipped"]
+__all__ = ["on_each_step"]
 
 # What torch puts around the step of every class of optimizers; all have this code.
 HOOKED_STEP = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
@@ -34,7 +34,7 @@ def on_each_step(
     ]
 
 
-def update_skipped(optimizer: torch.optim.Optimizer) -> bool:
+def _update_skipped(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a gradient scaler has the running ``optimizer.step()`` change nothing.
 
     The scaler does not call other optimizers for such a step, but a fused one is called and looks
@@ -54,7 +54,7 @@ class _Steps:
         if self._under_way and _within_another(optimizer):
             self._nests = True
             return
-        self._under_way, self._nests = not update_skipped(optimizer), False
+        self._under_way, self._nests = not _update_skipped(optimizer), False
         if self._under_way and self._before is not None:
             self._before()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -43,6 +45,18 @@ def hooked(optimizer: torch.optim.Optimizer, calls: list[str]) -> None:
     on_each_step(optimizer, lambda: calls.append("before"), lambda: calls.append("after"))
 
 
+@contextmanager
+def recorders(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Any]:
+    """One of each kind; that of the parameters comes last."""
+    with (
+        Recorder(optimizer) as of_steps,
+        ActivationStats(model, optimizer=optimizer) as of_outputs,
+        GradientStats(model, optimizer=optimizer) as of_layers,
+        UpdateStats(model, optimizer) as of_parameters,
+    ):
+        yield of_steps, of_outputs, of_layers, of_parameters
+
+
 def nesting() -> CallsItsParent:
     sgd(cnn())  # which makes torch hook the parent's step
     return CallsItsParent([torch.nn.Parameter(torch.ones(1))], lr=0.1)
@@ -52,15 +66,10 @@ def test_a_step_inside_a_step_counts_once() -> None:
     model = cnn()
     sgd(model)  # which makes torch hook the parent's step
     optimizer = CallsItsParent(model.parameters(), lr=0.0)
-    with (
-        Recorder(optimizer) as of_steps,
-        ActivationStats(model, optimizer=optimizer) as of_outputs,
-        GradientStats(model, optimizer=optimizer) as of_layers,
-        UpdateStats(model, optimizer) as of_parameters,
-    ):
+    with recorders(model, optimizer) as (of_steps, *others, of_parameters):
         train(model, optimizer, 3)
     assert [row["step"] for row in rows(of_steps.read())] == [0, 1, 2]
-    for stats in (of_outputs, of_layers, of_parameters):
+    for stats in (*others, of_parameters):
         assert stats.current_step == 3
         assert {row["step"] for row in rows(stats.read())} == {0, 1, 2}
     # The parent's step, whose learning rate is 0, is not all that the step did.
@@ -70,19 +79,14 @@ def test_a_step_inside_a_step_counts_once() -> None:
 def test_a_step_that_raises_is_none_and_hides_no_later_one() -> None:
     model = cnn()
     optimizer = CallsItsParent(model.parameters(), lr=0.1)
-    with (
-        Recorder(optimizer) as of_steps,
-        ActivationStats(model, optimizer=optimizer) as of_outputs,
-        GradientStats(model, optimizer=optimizer) as of_layers,
-        UpdateStats(model, optimizer) as of_parameters,
-    ):
+    with recorders(model, optimizer) as (of_steps, *others, of_parameters):
         train(model, optimizer, 1)
         optimizer.broken = True
         with pytest.raises(Boom):
             train(model, optimizer, 1)
         optimizer.broken = False
         train(model, optimizer, 1)
-    for stats in (of_steps, of_outputs, of_layers, of_parameters):
+    for stats in (of_steps, *others, of_parameters):
         assert stats.current_step == 2
         assert {row["step"] for row in rows(stats.read())} == {0, 1}
     assert of_parameters._before == {}

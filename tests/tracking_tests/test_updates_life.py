@@ -46,28 +46,6 @@ def test_failure_of_the_loop_passes_and_leaves_the_rows() -> None:
     assert pq.read_metadata(stats.path).num_rows == 8
 
 
-def test_a_step_that_fails_is_not_recorded() -> None:
-    class Failing(torch.optim.SGD):
-        broken = False
-
-        def step(self, closure: Any = None) -> Any:
-            if self.broken:
-                raise Boom
-            return super().step(closure)
-
-    model = cnn()
-    optimizer = Failing(model.parameters(), lr=0.1)
-    with UpdateStats(model, optimizer) as stats:
-        train(model, optimizer, 1)
-        optimizer.broken = True
-        with pytest.raises(Boom):
-            train(model, optimizer, 1)
-        optimizer.broken = False
-        train(model, optimizer, 1)
-    assert [row["step"] for row in rows(stats.read())] == [0] * 4 + [1] * 4
-    assert stats._before == {}
-
-
 def test_the_copy_lives_only_during_the_step() -> None:
     model = cnn()
     optimizer = sgd(model)
