@@ -48,16 +48,17 @@ class StudyConfig(Options):
     rung_least_steps: int = Field(25, ge=1)
     """No rung before so many optimizer steps: fewer show how a network starts, not what it comes
     to, and large batches take few."""
-    rung_score: Literal["loss", "accuracy"] = "loss"
-    """What is compared there: validation loss, which is the finer figure, or accuracy."""
+    rung_score: Literal["objective", "accuracy", "loss"] = "objective"
+    """What is compared there: what the study is after (its first objective), or validation accuracy
+    or loss."""
     reduction: int = Field(3, ge=2)
     """halving, hyperband: one trial in so many goes on from a rung."""
     bootstrap: int = Field(3, ge=0)
     """halving, hyperband: the first trials at a rung, which only show what is usual there: they end
     at it."""
     pruner: str = "halving"
-    """halving, hyperband, median, threshold:VALUE (of the score: by loss and for accuracy it is
-    exp(-loss)), or none."""
+    """halving, hyperband, median, threshold:VALUE (of the score; where a study after accuracy
+    compares by loss it is exp(-loss)), or none."""
     health: str = "critical"
     """Stop a trial by the diagnosis of its layers: critical or warning (findings of that severity),
     rule names separated by commas, or none."""
@@ -106,6 +107,13 @@ class StudyConfig(Options):
                 "allowed: tpe, gp, random, qmc, grid"
             )
         return self
+
+    @property
+    def judged_by(self) -> Literal["accuracy", "loss"]:
+        """What is compared at a rung."""
+        if self.rung_score != "objective":
+            return self.rung_score
+        return "loss" if self.objective == "loss" else "accuracy"
 
     @property
     def plan(self) -> RungPlan:

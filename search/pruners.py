@@ -2,9 +2,9 @@
 
 Pruners see one report at each rung (search/rung_plan.py), as step 1, reduction, reduction^2, ...,
 so that Optuna's pruners, which count in such resources, meet each rung exactly once. A score goes
-the way of the study's objective. Where that is accuracy and the validation loss is what is
-compared, it is exp(-loss): the geometric mean of the probabilities given to the right classes,
-which lies between 0 and 1 as an accuracy does, and orders trials as the loss does.
+the way of the study's objective. Where that is accuracy and the validation loss is to be compared,
+it is exp(-loss): the geometric mean of the probabilities given to the right classes, which lies
+between 0 and 1 as an accuracy does, and orders trials as the loss does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def rung_score(accuracy: float, loss: float, options: StudyConfig) -> float:
     """What a pruner compares, by the study's direction."""
     if options.objective == "loss":
         return loss
-    return accuracy if options.rung_score == "accuracy" else math.exp(-loss)
+    return math.exp(-loss) if options.judged_by == "loss" else accuracy
 
 
 def resource(index: int, options: StudyConfig) -> int:

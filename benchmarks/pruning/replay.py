@@ -87,7 +87,7 @@ def epochs_of(curve: Curve) -> list[Score]:
 def rungs_of(curve: Curve, options: StudyConfig) -> list[Score]:
     """The scores of a study's rungs, as its trials would report them.
 
-    A run that has diverged before a rung has NaN there, which every pruner takes for hopeless.
+    A run that has diverged by then has NaN there, which every pruner takes for hopeless.
     """
     plan = options.plan
     kind = plan.text
@@ -98,7 +98,8 @@ def rungs_of(curve: Curve, options: StudyConfig) -> list[Score]:
         row = next((row for share, row in rows.items() if math.isclose(share, rung.share)), None)
         value, aside = math.nan, 0
         if row is not None:
-            value, aside = rung_score(row[kind][0], row[kind][1], options), row[kind][2]
+            right, loss, aside = row[kind]
+            value = rung_score(right, loss, options) if math.isfinite(loss) else math.nan
         share = 0.0 if kind == "cycle" else rung.share
         scores.append(Score(resource(rung.index, options), share, aside, value))
     return scores

@@ -94,10 +94,11 @@ def strategies() -> list[Strategy]:
 
 OTHERS: tuple[dict[str, Any], ...] = (
     {"rung": "plain"},
-    {"rung": "plain", "rung_score": "accuracy"},
+    {"rung": "plain", "rung_score": "loss"},
     {"rung": "cycle", "rungs": "1/9"},
     {"rung": "anneal:0.1"},
-    {"rung_score": "accuracy"},
+    {"rung_score": "loss"},
+    {"reduction": 4},
     {"bootstrap": 0},
     {"reduction": 2, "bootstrap": 0},
     {"reduction": 2, "bootstrap": 0, "rungs": "1/9"},
@@ -113,7 +114,7 @@ OTHERS: tuple[dict[str, Any], ...] = (
 def _ours(options: StudyConfig, name: str = "") -> Strategy:
     shown = (
         f"{options.pruner} (1 in {options.reduction}, {options.bootstrap} first) by "
-        f"{options.rung_score}, {options.rung} at {options.rungs}"
+        f"{options.judged_by}, {options.rung} at {options.rungs}"
     )
     scores: Callable[[Curve], Sequence[Score]] = partial(rungs_of, options=options)
     name = f"{name}: {shown}" if name else shown

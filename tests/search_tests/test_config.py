@@ -43,7 +43,7 @@ def refusal(**options: Any) -> str:
         ("rung", "anneal:0", "anneal:EPOCHS takes a number above 0"),
         ("rungs", "1/3,1/9", "allowed: rising shares of the run between 0 and 1"),
         ("rungs", "", "allowed: rising shares of the run between 0 and 1"),
-        ("rung_score", "f1", "'loss' or 'accuracy'"),
+        ("rung_score", "f1", "'objective', 'accuracy' or 'loss'"),
         ("reduction", 1, "greater than or equal to 2"),
         ("pruner", "patient", "allowed: halving, hyperband, median, threshold:VALUE, none"),
         ("pruner", "median:3", "allowed: halving, hyperband, median, threshold:VALUE, none"),

@@ -180,10 +180,12 @@ def test_an_unknown_rule_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, 0.5),
-        ({"objective": "accuracy,seconds"}, 0.5),
+        ({}, 0.8),
+        ({"objective": "accuracy,seconds"}, 0.8),
         ({"rung_score": "accuracy"}, 0.8),
+        ({"rung_score": "loss"}, 0.5),
         ({"objective": "loss"}, 0.6931471805599453),
+        ({"objective": "loss", "rung_score": "loss"}, 0.6931471805599453),
     ],
 )
 def test_the_score_at_a_rung(options: dict[str, Any], expected: float) -> None:
@@ -195,7 +197,7 @@ LOSS = st.floats(0, 700)
 
 @given(LOSS, LOSS)
 def test_scores_order_trials_as_the_loss_does(one: float, other: float) -> None:
-    options = StudyConfig()
+    options = StudyConfig(rung_score="loss")
     scores = rung_score(0.1, one, options), rung_score(0.9, other, options)
     assert all(0 < score <= 1 for score in scores)
     if one < other:
