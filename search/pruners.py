@@ -4,7 +4,8 @@ Pruners see one report at each rung (search/rung_plan.py), as step 1, reduction,
 so that Optuna's pruners, which count in such resources, meet each rung exactly once. A score goes
 the way of the study's objective. Where that is accuracy and the validation loss is to be compared,
 it is exp(-loss): the geometric mean of the probabilities given to the right classes, which lies
-between 0 and 1 as an accuracy does, and orders trials as the loss does.
+between 0 and 1 as an accuracy does, and orders trials as the loss does. Where accuracy is compared,
+the loss decides among equals, which Optuna's pruners would all let go on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from search.health import HealthPruner, HealthRule
 
 __all__ = ["make_pruner", "resource", "rung_score"]
 
+TIE = 1e-6
+"""Of equal accuracies that with the lower loss is better. Less than one image of a million."""
+
 
 def make_pruner(options: StudyConfig) -> BasePruner:
     """The pruner that the options name, under the diagnosis of the layers."""
@@ -37,7 +41,8 @@ def rung_score(accuracy: float, loss: float, options: StudyConfig) -> float:
     """What a pruner compares, by the study's direction."""
     if options.objective == "loss":
         return loss
-    return math.exp(-loss) if options.judged_by == "loss" else accuracy
+    certainty = math.exp(-loss)
+    return certainty if options.judged_by == "loss" else accuracy + TIE * certainty
 
 
 def resource(index: int, options: StudyConfig) -> int:

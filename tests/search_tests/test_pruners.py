@@ -189,7 +189,15 @@ def test_an_unknown_rule_is_refused() -> None:
     ],
 )
 def test_the_score_at_a_rung(options: dict[str, Any], expected: float) -> None:
-    assert rung_score(0.8, 0.6931471805599453, StudyConfig(**options)) == pytest.approx(expected)
+    assert rung_score(0.8, 0.6931471805599453, StudyConfig(**options)) == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+def test_the_loss_decides_among_equal_accuracies() -> None:
+    options = StudyConfig()
+    assert rung_score(0.8, 0.5, options) > rung_score(0.8, 0.6, options)
+    assert rung_score(0.8 + 1e-5, 9.0, options) > rung_score(0.8, 0.0, options)
 
 
 LOSS = st.floats(0, 700)
