@@ -40,13 +40,30 @@ settings.load_profile("layerscope")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first: no worker should be left alone with it at the end."""
+    """What takes longest first: no process should be left alone with it at the end.
 
-    def quick(item: pytest.Item) -> tuple[bool, bool]:
-        slow = item.get_closest_marker("slow") is not None
-        return not slow, not {"integration", "integrations"} & set(item.path.parts)
+    pytest-xdist gives each process a stretch of the list to begin with. One that began with all of
+    the slow tests, which mostly wait for other processes, would be the last to end.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    quick = [item for item in items if item.get_closest_marker("slow") is None]
+    quick.sort(key=lambda item: not {"integration", "integrations"} & set(item.path.parts))
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = dealt(slow, quick, processes)
 
-    items.sort(key=quick)
+
+def dealt(slow: list[pytest.Item], quick: list[pytest.Item], processes: int) -> list[pytest.Item]:
+    """A list of which every stretch but the last begins with its part of the slow ones."""
+    beginning = max(processes - 1, 1)
+    part = -(-len(slow) // beginning)
+    order: list[pytest.Item] = []
+    for process in range(processes):
+        first = slow[process * part : (process + 1) * part]
+        left = len(slow) + len(quick) - len(order)
+        room = max(left // (processes - process) - len(first), 0)
+        order += first + quick[:room]
+        quick = quick[room:]
+    return order + quick
 
 
 def pytest_collection_finish() -> None:
