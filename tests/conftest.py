@@ -56,11 +56,11 @@ def dealt(slow: list[pytest.Item], quick: list[pytest.Item], processes: int) -> 
     """A list of which every stretch but the last begins with its part of the slow ones."""
     beginning = max(processes - 1, 1)
     part = -(-len(slow) // beginning)
+    total = len(slow) + len(quick)
     order: list[pytest.Item] = []
     for process in range(processes):
         first = slow[process * part : (process + 1) * part]
-        left = len(slow) + len(quick) - len(order)
-        room = max(left // (processes - process) - len(first), 0)
+        room = max((total - len(order)) // (processes - process) - len(first), 0)
         order += first + quick[:room]
         quick = quick[room:]
     return order + quick
