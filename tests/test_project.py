@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from pipelines.config import LrRangeConfig, RunConfig
-from scripts.install import heavy, registry
+from scripts.install import compile_packages, heavy, registry
 from scripts.lock import ROOT, closure, read_lock, read_ranges
 from search.cli import study
 from search.config import StudyConfig
@@ -152,6 +152,19 @@ def test_uv_is_told_which_registry_pip_uses() -> None:
     own = ":env:.timeout='180'\nglobal.extra-index-url='file:///a'\nglobal.cert='/c.pem'\n"
     assert registry(own) == ""
     assert registry(f"{own}global.index-url='https://a:b@c/simple'\n") == "https://a:b@c/simple"
+
+
+def test_packages_are_compiled_wherever_they_lie_but_for_what_nobody_imports(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "test" / "site-packages"
+    for name in ("whole/part.py", "whole/tests/test_part.py", "test/of.py", "latest/template.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x = 1\n", encoding="utf-8")
+    (folder / "latest" / "template.py").write_text("class {{name}}:\n", encoding="utf-8")
+    compile_packages(folder)
+    compiled = {path.relative_to(folder).as_posix() for path in folder.rglob("*.pyc")}
+    assert compiled == {f"whole/__pycache__/part.{sys.implementation.cache_tag}.pyc"}
 
 
 def test_pre_commit_brings_no_second_version_of_a_tool() -> None:

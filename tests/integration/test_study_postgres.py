@@ -32,6 +32,7 @@ pytestmark = [
 
 ENCODED = quote(PASSWORD, safe="")
 FORMS = [PASSWORD.encode(), ENCODED.encode()]
+WAIT = "layerscope: waiting for records to arrive in MLflow; Ctrl-C ends the wait\n"
 
 
 @pytest.fixture
@@ -97,7 +98,8 @@ def test_a_worker_joins_and_nobody_sees_the_password(
     assert (code, err) == (0, "")
     assert "waiting for workers: python layerscope.py study worker --name P" in out
     assert sum(line.startswith("trial   ") for line in out.splitlines()) == 3
-    assert (workers[0].returncode, complained) == (0, "")
+    assert workers[0].returncode == 0
+    assert complained in {"", WAIT}  # the latter where the machine is slow
     assert sum(line.startswith("trial   ") for line in said.splitlines()) == 3
     assert said.endswith("no trial is left\n")
     monkeypatch.setenv("OPTUNA_STORAGE", url)
