@@ -15,6 +15,7 @@ from pipelines.trainer import Fit, evaluate
 from search.config import StudyConfig
 from search.health import HEALTH, HealthRule
 from search.pruners import resource, rung_score
+from search.queue_storage import together
 from search.rung_plan import Rung
 from tracking.errors import TrialStopped
 from tracking.records import Finding, Metric
@@ -88,13 +89,14 @@ class Judge(Callback):
         self._seconds += elapsed if cut_short else fit.history[-1].seconds
 
     def cleanup_fit(self, fit: Fit) -> None:
-        self._trial.set_user_attr("samples", self._samples)
-        self._trial.set_user_attr("aside_samples", self._aside_samples)
-        self._trial.set_user_attr("aside_seconds", self._aside_seconds)
-        self._trial.set_user_attr("seconds", self._seconds)
-        if self._findings:
-            names = list(dict.fromkeys(finding["rule"] for finding in self._findings))
-            self._trial.set_user_attr("findings", names)
+        with together():
+            self._trial.set_user_attr("samples", self._samples)
+            self._trial.set_user_attr("aside_samples", self._aside_samples)
+            self._trial.set_user_attr("aside_seconds", self._aside_seconds)
+            self._trial.set_user_attr("seconds", self._seconds)
+            if self._findings:
+                names = list(dict.fromkeys(finding["rule"] for finding in self._findings))
+                self._trial.set_user_attr("findings", names)
 
     def conclude(self, result: FitResult) -> None:
         """The trial has been trained to its end."""

@@ -21,6 +21,7 @@ from pipelines.memory import free_memory, is_out_of_memory
 from pipelines.run import FitResult, prepare, train
 from search.definition import StudyDefinition
 from search.judge import Judge
+from search.queue_storage import together
 from tracking.deliveries import Deliveries
 from tracking.errors import LayerscopeError, NonFiniteLoss, TrainingFailed, TrialStopped
 from tracking.mlflow_delivery import is_final, is_of_store
@@ -79,7 +80,6 @@ class Objective:
 
     def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Train the trial's network."""
-        trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
         try:
             values = self._train(trial)
         except _DoesNotFit as misfit:
@@ -99,15 +99,15 @@ class Objective:
             self.last_failure = str(error) if known else one_line(error)
             trial.set_user_attr("reason", self.last_failure)
             raise
-        else:
-            trial.set_constraint(MEMORY, -1.0)
         self.failures = 0
         return values
 
     def _train(self, trial: Trial) -> float | tuple[float, ...]:
         shared = self._shared
-        config, own = shared.definition.config(trial)
-        trial.set_user_attr("config", _plain(own))
+        with together():
+            trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
+            config, own = shared.definition.config(trial)
+            trial.set_user_attr("config", _plain(own))
         with self._run_of(trial) as opened:
             trial.set_user_attr("mlflow_run_id", opened.run.run_id)
             self._link_retry(trial, opened.run)
@@ -145,7 +145,9 @@ class Objective:
             test=False,
             announce=judge.announce,
         )
-        judge.conclude(result)
+        with together():
+            judge.conclude(result)
+            trial.set_constraint(MEMORY, -1.0)
         return result
 
     def _run_of(self, trial: Trial) -> AbstractContextManager[TrackedRun]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,13 +23,16 @@ from sqlalchemy.orm import Session
 from search.trial_queue import copy_of
 from tracking.reasons import one_line, reason
 
-__all__ = ["QueueEmpty", "QueueStorage"]
+__all__ = ["QueueEmpty", "QueueStorage", "together"]
 
 log = logging.getLogger("layerscope")
 
+Write = Callable[[Session], None]
 
 # Whether the transaction that this thread begins only reads.
 READS = ContextVar("READS", default=False)
+# What this thread has to write at the end of `together`, if it is within it.
+WRITES: ContextVar[list[tuple[QueueStorage, Write]] | None] = ContextVar("WRITES", default=None)
 
 
 class QueueEmpty(Exception):
@@ -70,6 +75,41 @@ class QueueStorage(RDBStorage):
         if state == TrialState.RUNNING and self.heartbeat_interval is not None:
             self.record_heartbeat(trial_id)
         return super().set_trial_state_values(trial_id, state, values)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As Optuna's, but may wait for others: see ``together``."""
+        self._set(lambda session: self._note(session, trial_id, key, value))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As Optuna's, but may wait for others: see ``together``."""
+        kind = models.TrialSystemAttributeModel
+        self._set(
+            lambda session: self._set_trial_attr_without_commit(session, kind, trial_id, key, value)
+        )
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        given = (trial_id, param_name, param_value_internal, distribution, previous_distribution)
+        self._set(lambda session: self._set_trial_param_without_commit(session, *given))
+
+    def _set(self, write: Write) -> None:
+        pending = WRITES.get()
+        if pending is None:
+            self.write([write])
+        else:
+            pending.append((self, write))
+
+    def write(self, writes: list[Write]) -> None:
+        """Carry out writes in one transaction. Raises what Optuna raises for each."""
+        with _create_scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
+            for write in writes:
+                write(session)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """As Optuna's, without keeping writers out."""
@@ -125,6 +165,23 @@ class QueueStorage(RDBStorage):
 
     def _reason(self) -> str:
         return f"its worker died (no sign of life for {self.grace_period} s)"
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What is set of a trial within it, parameters and attributes, is written at its end.
+
+    A transaction for each would take longer than choosing them does, and in SQLite each would keep
+    the other workers waiting. Raises, at the end, what the storage raises.
+    """
+    pending: list[tuple[QueueStorage, Write]] = []
+    token = WRITES.set(pending)
+    try:
+        yield
+    finally:
+        WRITES.reset(token)
+        for storage in dict.fromkeys(storage for storage, _ in pending):
+            storage.write([write for whose, write in pending if whose is storage])
 
 
 @contextmanager

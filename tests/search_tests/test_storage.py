@@ -25,6 +25,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
+from search.queue_storage import together
 from search.storage import (
     MAX_RETRIES,
     NoStudies,
@@ -510,7 +511,9 @@ class TestDeadWorkers:
 
 
 class TestTakenOver:
-    @pytest.mark.parametrize("how", ["returns", "reports", "prunes", "suggests", "notes"])
+    @pytest.mark.parametrize(
+        "how", ["returns", "reports", "prunes", "suggests", "notes", "notes later"]
+    )
     def test_worker_that_wakes_up_late(self, study: optuna.Study, how: str) -> None:
         fill_queue(study, 1)
 
@@ -525,6 +528,9 @@ class TestTakenOver:
                 trial.suggest_float("lr", 0, 1)
             elif how == "notes":
                 trial.set_user_attr("run_id", "x")
+            elif how == "notes later":
+                with together():
+                    trial.set_user_attr("run_id", "x")
             return 1.0
 
         with pytest.raises((ValueError, AssertionError)) as caught:
