@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -116,9 +116,37 @@ class QueueStorage(RDBStorage):
         with _reading():
             return super().get_trial(trial_id)
 
-    def _get_trials(self, *given: Any, **named: Any) -> list[FrozenTrial]:
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """As Optuna's, without keeping writers out, and without what its cache has anyway.
+
+        The cache asks for the unfinished trials that it has, ``included_trial_ids``, and for later
+        ones, before each trial that is begun. As long as a trial waits it stays as it is, and a
+        queue may be long.
+        """
         with _reading():
-            return super()._get_trials(*given, **named)
+            if included_trial_ids and states is None:
+                included_trial_ids, trial_id_greater_than = self._changed(
+                    study_id, included_trial_ids, trial_id_greater_than
+                )
+            return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+
+    def _changed(self, study_id: int, cached: set[int], after: int) -> tuple[set[int], int]:
+        """Of the cached trials and of those ``after`` an id: which to read, and the last one."""
+        trial_id, state = models.TrialModel.trial_id, models.TrialModel.state
+        with self.scoped_session() as session:
+            query = select(trial_id, state).where(
+                models.TrialModel.study_id == study_id, trial_id >= min(cached)
+            )
+            found = session.execute(query).all()
+        waiting = {number for number, state in found if state == TrialState.WAITING}
+        wanted = {number for number, _ in found if number > after or number in cached}
+        return wanted - (cached & waiting), max((number for number, _ in found), default=after)
 
     def record_heartbeat(self, trial_id: int) -> None:
         """As Optuna's, but a heartbeat that fails is not the last: its thread goes on."""

@@ -46,7 +46,7 @@ class Worker:
         objective: Objective,
         heartbeat: int,
         stopping: Stopping,
-        tell: Callable[[FrozenTrial], None] = lambda _trial: None,
+        tell: Callable[[FrozenTrial], None] | None = None,
     ) -> None:
         self._study = study
         self._objective = objective
@@ -68,8 +68,6 @@ class Worker:
         self._current = None
         try:
             self._optimize()
-            if self._current is not None:
-                self._tell(self._study.get_trials(deepcopy=False)[self._current])
         except QueueEmpty:
             return self._wait()
         except KeyboardInterrupt:
@@ -97,9 +95,15 @@ class Worker:
                 self._hindrance = hindrance
                 raise
 
+        def ended(_study: Study, trial: FrozenTrial) -> None:
+            if self._tell is not None and self._hindrance is None:
+                self._tell(trial)
+
         objective: Callable[[Trial], float | tuple[float, ...]] = given_back
+        # Optuna reads the trial once more for a callback.
+        callbacks = None if self._tell is None else [ended]
         with _quiet():
-            self._study.optimize(objective, n_trials=1, catch=(Exception,))
+            self._study.optimize(objective, n_trials=1, catch=(Exception,), callbacks=callbacks)
         if self._hindrance is not None:  # Optuna has caught it
             raise self._hindrance
 

@@ -74,7 +74,7 @@ def work_on(
     definition: StudyDefinition,
     parent: MlflowRun,
     data: ImageData,
-    tell: Callable[[FrozenTrial], None] = lambda _trial: None,
+    tell: Callable[[FrozenTrial], None] | None = None,
 ) -> None:
     """Work until no trial is left.
 
