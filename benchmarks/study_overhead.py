@@ -11,6 +11,7 @@ the warm-up on.
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Sequence
@@ -93,6 +94,10 @@ def main(rounds: int, trials: int, output: Path) -> None:
     definition = StudyDefinition(base, options, SearchSpace.read())
     data = load_dataset(base)
     _, configs = run_study(definition, data)
+    # As the commands do after their imports (tracking/quick_imports.py): a collection that looks at
+    # half a million objects takes as long as a training here, and may fall into any of the series.
+    gc.collect()
+    gc.freeze()
     series = interleaved(
         {
             STUDY: lambda: run_study(definition, data)[0],

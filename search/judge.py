@@ -88,7 +88,8 @@ class Judge(Callback):
         elapsed = time.perf_counter() - self._epoch_began - fit.aside
         self._seconds += elapsed if cut_short else fit.history[-1].seconds
 
-    def cleanup_fit(self, fit: Fit) -> None:
+    def conclude(self, result: FitResult | None) -> None:
+        """Note what has come of the trial; without a result, it was ended before its end."""
         with together():
             self._trial.set_user_attr("samples", self._samples)
             self._trial.set_user_attr("aside_samples", self._aside_samples)
@@ -97,12 +98,9 @@ class Judge(Callback):
             if self._findings:
                 names = list(dict.fromkeys(finding["rule"] for finding in self._findings))
                 self._trial.set_user_attr("findings", names)
-
-    def conclude(self, result: FitResult) -> None:
-        """The trial has been trained to its end."""
-        assert result.valid is not None
-        self._trial.set_user_attr("accuracy", result.valid.accuracy)
-        self._trial.set_user_attr("loss", result.valid.loss)
+            if result is not None and result.valid is not None:
+                self._trial.set_user_attr("accuracy", result.valid.accuracy)
+                self._trial.set_user_attr("loss", result.valid.loss)
 
     def _judge(self, fit: Fit, rung: Rung) -> None:
         began = time.perf_counter()

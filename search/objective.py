@@ -137,17 +137,21 @@ class Objective:
     def _judged(self, trial: Trial, config: RunConfig, opened: TrackedRun) -> FitResult:
         setup = prepare(config, self._shared.data)
         judge = Judge(trial, self._shared.definition.options, setup, opened.sink)
-        result = train(
-            setup,
-            opened.directory,
-            [judge],
-            opened.sink,
-            test=False,
-            announce=judge.announce,
-        )
-        with together():
-            judge.conclude(result)
-            trial.set_constraint(MEMORY, -1.0)
+        result: FitResult | None = None
+        try:
+            result = train(
+                setup,
+                opened.directory,
+                [judge],
+                opened.sink,
+                test=False,
+                announce=judge.announce,
+            )
+        finally:
+            with together():
+                judge.conclude(result)
+                if result is not None:
+                    trial.set_constraint(MEMORY, -1.0)
         return result
 
     def _run_of(self, trial: Trial) -> AbstractContextManager[TrackedRun]:

@@ -64,9 +64,9 @@ class Judged:
             self.result = train(
                 setup, folder, [self.judge, *callbacks(self.judge)], self.sink, test=False
             )
-            self.judge.conclude(self.result)
         except TrialStopped as stopped:
             self.stopped = str(stopped)
+        self.judge.conclude(self.result)
 
     @property
     def notes(self) -> dict[str, Any]:
