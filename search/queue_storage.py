@@ -107,7 +107,9 @@ class QueueStorage(RDBStorage):
 
     def write(self, writes: list[Write]) -> None:
         """Carry out writes in one transaction. Raises what Optuna raises for each."""
-        with _create_scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
+        # Optuna lets a value go that somebody else has set meanwhile, but not several with it.
+        alone = len(writes) == 1
+        with _create_scoped_session(self.scoped_session, ignore_integrity_error=alone) as session:
             for write in writes:
                 write(session)
 
@@ -139,7 +141,7 @@ class QueueStorage(RDBStorage):
     def _changed(self, study_id: int, cached: set[int], after: int) -> tuple[set[int], int]:
         """Of the cached trials and of those ``after`` an id: which to read, and the last one."""
         trial_id, state = models.TrialModel.trial_id, models.TrialModel.state
-        with self.scoped_session() as session:
+        with _create_scoped_session(self.scoped_session) as session:
             query = select(trial_id, state).where(
                 models.TrialModel.study_id == study_id, trial_id >= min(cached)
             )
@@ -200,8 +202,12 @@ def together() -> Iterator[None]:
     """What is set of a trial within it, parameters and attributes, is written at its end.
 
     A transaction for each would take longer than choosing them does, and in SQLite each would keep
-    the other workers waiting. Raises, at the end, what the storage raises.
+    the other workers waiting. Within another one it adds to that. Raises, at the end, what the
+    storage raises.
     """
+    if WRITES.get() is not None:
+        yield
+        return
     pending: list[tuple[QueueStorage, Write]] = []
     token = WRITES.set(pending)
     try:

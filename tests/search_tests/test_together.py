@@ -12,6 +12,7 @@ import optuna
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 
 from search.queue_storage import together
 from search.storage import fill_queue, open_storage, storage_url
@@ -63,6 +64,31 @@ def test_it_is_as_if_each_had_been_written(study: optuna.Study, trial: optuna.Tr
     assert set(stored.params) == {"lr", "schedule"}
     assert stored.user_attrs == trial.user_attrs == {"worker": "a:2"}
     assert stored.constraints == {"memory": -1.0}
+
+
+def test_one_within_another_adds_to_it(study: optuna.Study, trial: optuna.Trial) -> None:
+    with commits(study) as written, together():
+        trial.set_user_attr("worker", "a:1")
+        with together():
+            trial.set_user_attr("more", 1)
+        assert not written
+    assert len(written) == 1
+    assert study.trials[0].user_attrs == {"worker": "a:1", "more": 1}
+
+
+def test_a_parameter_that_somebody_else_has_set_is_no_silent_loss(
+    study: optuna.Study, trial: optuna.Trial
+) -> None:
+    other = optuna.Trial(study, trial._trial_id)
+    other.suggest_float("lr", 0.0, 1.0)
+
+    @together()
+    def choose_again() -> None:
+        trial.set_user_attr("worker", "a:1")
+        trial.suggest_float("lr", 0.0, 1.0)
+
+    with pytest.raises(IntegrityError):
+        choose_again()
 
 
 def test_outside_each_is_written_at_once(study: optuna.Study, trial: optuna.Trial) -> None:
