@@ -62,6 +62,7 @@ class Recording(Callback):
         self._context = context
         self._announce = announce
         self._fatal: Finding | None = None
+        self._aside = 0.0
         self.model = model
         self.directory = directory
         self.sink = sink
@@ -84,6 +85,9 @@ class Recording(Callback):
         self._pictures = EpochPictures(self.activation_stats, self.sink, fit.epochs)
 
     def before_batch(self, fit: Fit) -> None:
+        if fit.aside != self._aside:  # each epoch begins at none
+            self._record.resume()
+        self._aside = fit.aside
         # Before the loss, which cannot be computed of labels that are out of range.
         self._record.note(labels=fit.labels)
 

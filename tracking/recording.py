@@ -219,6 +219,13 @@ class RunRecord:
             pace.always += time.perf_counter() - began
         pace.end_step(step)
 
+    def resume(self) -> None:
+        """Say that what was done since the last step was no training.
+
+        An automatic interval would take it for the training's own time, and record too much.
+        """
+        self._pace.begin()
+
     def validated(self, loss: float, accuracy: float, top_class: float = math.nan) -> None:
         """Tell the diagnosis what a validation gave, after the steps done so far.
 

@@ -18,6 +18,7 @@ from pipelines.recording import EpochMetrics, Recording
 from pipelines.run import FitResult, prepare, train
 from pipelines.schedules import make_schedule
 from pipelines.trainer import Fit, Trainer, evaluate
+from tracking import pace
 from tracking.errors import BadOption
 from tracking.hyperparameters import Recorder
 from tracking.sink import MemorySink
@@ -203,6 +204,34 @@ def test_every_and_layers_reach_the_statistics(trained: TrainedMaker) -> None:
     table = result.activation_stats.read()
     assert sorted(set(table["step"].to_pylist())) == [0, 3, 6]
     assert result.activation_stats.layers == ("conv1.norm", "conv2.norm")
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_what_callbacks_do_aside_is_not_taken_for_the_training_s_time(
+    small: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: bool
+) -> None:
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            return self.now
+
+    class Aside(Callback):
+        order = 200
+
+        def after_batch(self, fit: Fit) -> None:
+            clock.now += 1000
+            fit.aside += 1000 * counted
+
+    clock, seconds = Clock(), []
+    monkeypatch.setattr(pace, "time", clock)
+    monkeypatch.setattr(
+        pace.Interval, "end_step", lambda self, step, whole, *rest: seconds.append(whole)
+    )
+    train(prepare(small(report=False)), tmp_path, [Aside()])
+    # Four steps in each epoch; a validation before the second one is left out anyway.
+    between = [0 if counted else 1000] * 3
+    assert seconds == [0, *between, 0, *between]
 
 
 def test_epoch_metrics_carry_the_steps_that_were_done(loaders: LoadersMaker) -> None:
