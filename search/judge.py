@@ -15,7 +15,6 @@ from pipelines.trainer import Fit, evaluate
 from search.config import StudyConfig
 from search.health import HEALTH, HealthRule
 from search.pruners import resource, rung_score
-from search.queue_storage import together
 from search.rung_plan import Rung
 from tracking.errors import TrialStopped
 from tracking.records import Finding, Metric
@@ -90,17 +89,16 @@ class Judge(Callback):
 
     def conclude(self, result: FitResult | None) -> None:
         """Note what has come of the trial; without a result, it was ended before its end."""
-        with together():
-            self._trial.set_user_attr("samples", self._samples)
-            self._trial.set_user_attr("aside_samples", self._aside_samples)
-            self._trial.set_user_attr("aside_seconds", self._aside_seconds)
-            self._trial.set_user_attr("seconds", self._seconds)
-            if self._findings:
-                names = list(dict.fromkeys(finding["rule"] for finding in self._findings))
-                self._trial.set_user_attr("findings", names)
-            if result is not None and result.valid is not None:
-                self._trial.set_user_attr("accuracy", result.valid.accuracy)
-                self._trial.set_user_attr("loss", result.valid.loss)
+        self._trial.set_user_attr("samples", self._samples)
+        self._trial.set_user_attr("aside_samples", self._aside_samples)
+        self._trial.set_user_attr("aside_seconds", self._aside_seconds)
+        self._trial.set_user_attr("seconds", self._seconds)
+        if self._findings:
+            names = list(dict.fromkeys(finding["rule"] for finding in self._findings))
+            self._trial.set_user_attr("findings", names)
+        if result is not None and result.valid is not None:
+            self._trial.set_user_attr("accuracy", result.valid.accuracy)
+            self._trial.set_user_attr("loss", result.valid.loss)
 
     def _judge(self, fit: Fit, rung: Rung) -> None:
         began = time.perf_counter()

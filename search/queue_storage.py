@@ -202,12 +202,8 @@ def together() -> Iterator[None]:
     """What is set of a trial within it, parameters and attributes, is written at its end.
 
     A transaction for each would take longer than choosing them does, and in SQLite each would keep
-    the other workers waiting. Within another one it adds to that. Raises, at the end, what the
-    storage raises.
+    the other workers waiting. Raises, at the end, what the storage raises.
     """
-    if WRITES.get() is not None:
-        yield
-        return
     pending: list[tuple[QueueStorage, Write]] = []
     token = WRITES.set(pending)
     try:

@@ -158,10 +158,15 @@ def test_packages_are_compiled_wherever_they_lie_but_for_what_nobody_imports(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "test" / "site-packages"
-    for name in ("whole/part.py", "whole/tests/test_part.py", "test/of.py", "latest/template.py"):
+    code = "x = 1\n"
+    for name, content in (
+        ("whole/part.py", code),
+        ("whole/tests/test_part.py", code),
+        ("test/of.py", code),
+        ("latest/template.py", "class {{name}}:\n"),
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("x = 1\n", encoding="utf-8")
-    (folder / "latest" / "template.py").write_text("class {{name}}:\n", encoding="utf-8")
+        (folder / name).write_text(content, encoding="utf-8")
     compile_packages(folder)
     compiled = {path.relative_to(folder).as_posix() for path in folder.rglob("*.pyc")}
     assert compiled == {f"whole/__pycache__/part.{sys.implementation.cache_tag}.pyc"}

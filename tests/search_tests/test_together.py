@@ -66,16 +66,6 @@ def test_it_is_as_if_each_had_been_written(study: optuna.Study, trial: optuna.Tr
     assert stored.constraints == {"memory": -1.0}
 
 
-def test_one_within_another_adds_to_it(study: optuna.Study, trial: optuna.Trial) -> None:
-    with commits(study) as written, together():
-        trial.set_user_attr("worker", "a:1")
-        with together():
-            trial.set_user_attr("more", 1)
-        assert not written
-    assert len(written) == 1
-    assert study.trials[0].user_attrs == {"worker": "a:1", "more": 1}
-
-
 def test_a_parameter_that_somebody_else_has_set_is_no_silent_loss(
     study: optuna.Study, trial: optuna.Trial
 ) -> None:
