@@ -6,7 +6,7 @@ import atexit
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
 from benchmarks.timing import Figures
+from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.run import prepare, train
 from tracking.session import tracked_run
@@ -48,7 +49,7 @@ def _empty_store() -> Path:
     return Path(folder) / "mlflow.db"
 
 
-def tracked_training(config: RunConfig) -> Figures:
+def tracked_training(config: RunConfig, callbacks: Iterable[Callback] = ()) -> Figures:
     """Train and log. Seconds of the training epochs alone, and of the run as a whole.
 
     ``training`` is the loop over the training batches, without validation; ``whole run`` lasts from
@@ -60,7 +61,7 @@ def tracked_training(config: RunConfig) -> Figures:
     with fresh_store() as folder:
         began = time.perf_counter()
         with tracked_run(EXPERIMENT) as tracked:
-            result = train(setup, tracked.directory, sink=tracked.sink, test=False)
+            result = train(setup, tracked.directory, callbacks, tracked.sink, test=False)
         seconds = time.perf_counter() - began
         recorded = _recorded_steps(folder)
     if result.valid is None:

@@ -47,6 +47,7 @@ class Courier:
         self._closing_since = 0.0
         self._delivery: Delivery | None = None
         self._away = ""
+        self._rest_at = 0.0
         self._background = threading.Thread(target=self._meanwhile, daemon=True)
         self._last = threading.Thread(target=self._finish, daemon=True)
 
@@ -77,6 +78,8 @@ class Courier:
         pause = self._interval
         while not self._closing.wait(pause):
             began = time.thread_time()
+            # What waits after the first seconds of a run would take the whole of a short one.
+            self._rest_at = began + self._interval / REST
             if self._fails():
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
@@ -113,9 +116,11 @@ class Courier:
         return self._delivery.send(self._enough)
 
     def _enough(self) -> bool:
-        """Whether the calling thread is to send no more: the rest is not for the background."""
-        in_background = threading.current_thread() is self._background
-        return self._given_up.is_set() or (in_background and self._closing.is_set())
+        """Whether the calling thread is to send no more now."""
+        if self._given_up.is_set() or threading.current_thread() is not self._background:
+            return self._given_up.is_set()
+        # The rest is for the other thread, or for the next time.
+        return self._closing.is_set() or time.thread_time() > self._rest_at
 
     def _hopeless(self) -> bool:
         last = self._delivery.last_success if self._delivery else 0.0

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -12,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracking.kernels.accumulators import reduce_block
 from tracking.kernels.blocks import as_block
+from tracking.kernels.numba_reduction import SOURCE, entries
 
 __all__ = ["NumbaKernel"]
 
@@ -56,32 +59,44 @@ class NumbaKernel:
         if alive is None:
             block = 1, 1, outer * channels * inner
             alive = ctypes.addressof(self._nobody)
-        _compiled(KINDS[x.dtype])(
-            *(address, address, *block),
-            *(ints, floats, alive),
-            *self._limits[x.dtype],
-        )
+        code = _compiled(KINDS[x.dtype])
+        code.reduce(address, *block, ints, floats, alive, *self._limits[x.dtype], *code.team)
+
+
+@dataclass(frozen=True)
+class _Code:
+    """What is compiled for one kind of float."""
+
+    reduce: Callable[..., None]
+    team: tuple[int, int]
+    """Its last arguments: what a thread does, and what calls them; see ``entries``."""
+    kept: tuple[Any, Any]
+    """What the addresses are those of."""
 
 
 @cache
-def _compiled(kind: type[np.floating[Any]]) -> Callable[..., None]:
-    """``reduce_block`` for float32 or float64 as a C function, which lets other threads run.
+def _compiled(kind: type[np.floating[Any]]) -> _Code:
+    """The reduction of float32 or float64 as a C function, which lets other threads run.
 
     It takes addresses. A compiled Python function would first look at each array that it is given.
     """
     types: Any = numba.types
-    real = numba.from_dtype(np.dtype(kind))
-    wide = kind is np.float64
-    whole = types.int64 if wide else types.int32
-    limit = ctypes.c_int64 if wide else ctypes.c_int32
-    block, row = (real, whole), (types.int64, types.float64, types.boolean)
-    signature = types.void(
-        *map(types.CPointer, block), *[types.intp] * 3, *map(types.CPointer, row), *[whole] * 3
-    )
-    compiled: Any = numba.cfunc(signature, cache=True)(reduce_block)
-    address, size = ctypes.c_void_p, ctypes.c_ssize_t
-    prototype = ctypes.CFUNCTYPE(None, *[address] * 2, *[size] * 3, *[address] * 3, *[limit] * 3)
-    return prototype(compiled.address)
+    whole: Any = np.int64 if kind is np.float64 else np.int32
+    work, reduce = entries(kind, whole, SOURCE)
+    part: Any = numba.cfunc(types.void(types.voidptr), cache=True)(work)
+    compiled: Any = numba.cfunc(types.void(*[types.int64] * 12), cache=True)(reduce)
+    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 12)
+    return _Code(prototype(compiled.address), (part.address, _team()), (part, compiled))
+
+
+def _team() -> int:
+    """Address of GOMP_parallel in the library whose threads torch uses; 0 where there is none."""
+    torchs = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    for name in (None, str(torchs)):  # what is global goes before what torch brings, for it too
+        with suppress(OSError, AttributeError):
+            address = ctypes.cast(ctypes.CDLL(name).GOMP_parallel, ctypes.c_void_p)
+            return address.value or 0
+    return 0
 
 
 def _plain(x: Tensor) -> Tensor:
