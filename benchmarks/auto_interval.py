@@ -3,8 +3,8 @@
     python -m benchmarks.auto_interval [--rounds 5] [--steps 300] [--device cpu]
 
 Each round trains the same model twice, without recording and with the automatic interval, Recorder
-and MLflow logging included. Recording takes a share s of the time when the ratio of the training
-times is 1 / (1 - s).
+and MLflow logging included; the two take turns every few steps (benchmarks/turns.py). Recording
+takes a share s of the time when the ratio of the training times is 1 / (1 - s).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import click
 
 from benchmarks.devices import device_flag, device_options, results_path
-from benchmarks.runs import tracked_training
-from benchmarks.timing import Target, interleaved, summary_table, targets_table, write_report
+from benchmarks.timing import Target, summary_table, targets_table, write_report
+from benchmarks.turns import in_turns
 from pipelines.config import RunConfig
 
 __all__: list[str] = []
@@ -62,13 +62,7 @@ def measured(case: Case, config: RunConfig, rounds: int) -> list[str]:
     unrecorded = config.model_copy(update={"record": False})
     title = f"{case.model}, batch {case.batch_size}"
     print(f"-- {title} --", flush=True)
-    series = interleaved(
-        {
-            "unrecorded": lambda: tracked_training(unrecorded),
-            "auto": lambda: tracked_training(config),
-        },
-        rounds,
-    )
+    series = in_turns({"unrecorded": unrecorded, "auto": config}, rounds)
     done = math.ceil(config.train_limit / case.batch_size) * config.epochs
     seconds = {name: values for name, values in series.items() if name.endswith("training")}
     recorded = {f"of {done}": series["auto: recorded steps"]}

@@ -2,9 +2,11 @@
 
     python -m benchmarks.recording_cost [--rounds 5] [--epochs 2] [--limit 0] [--device cpu]
 
-All variants take turns in one process. They get the same images in memory, the same batches in the
-same order, the same initial weights, kind of optimizer and one-cycle schedule, and validate on the
-same images after each epoch; none looks at test data. Accuracies show that they train alike.
+What recording costs is measured by trainings that take turns every few steps (benchmarks/turns.py).
+Then all variants take turns in one process, as whole runs. They get the same images in memory, the
+same batches in the same order, the same initial weights, kind of optimizer and one-cycle schedule,
+and validate on the same images after each epoch; none looks at test data. Accuracies show that they
+train alike.
 
 The peers, fastai and Lightning, are installed beside the environment when they are missing; where
 there is no registry, this project alone is measured. Their loops are made for the CPU; on another
@@ -13,7 +15,7 @@ device, too, this project alone is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -29,6 +31,7 @@ from benchmarks.timing import (
     targets_table,
     write_report,
 )
+from benchmarks.turns import in_turns
 from pipelines.config import RunConfig
 
 __all__: list[str] = []
@@ -51,6 +54,9 @@ ABOUT = """\
   torch's usual memory layout. *helped*: with `channels_last`, and one call of the logger a step.
 - All of them: the same batches from images in memory, the same weights, one-cycle schedule and
   decay; no progress bar, no checkpoints; validation after each epoch on the same images.
+- *in turns*: two trainings, each in a process of its own, take turns every 20 steps; the rest of a
+  process, and the one that it has sending to MLflow, stand still while it is the other's turn.
+  *whole trainings*: one after the other, in one process.
 - Ratios are formed round by round.
 """
 
@@ -75,12 +81,17 @@ def variants(config: RunConfig, peers: bool) -> dict[str, Callable[[], Figures]]
     }
 
 
-def wanted(batch_size: int, peers: bool) -> list[Target]:
-    """The ratios to be shown; something is wanted of the training times alone."""
+def cost(batch_size: int) -> Target:
+    """Of recording, and what is wanted of it."""
+    over, under = (f"{name}: training" for name in ("recorded", "unrecorded"))
+    return Target(over, under, AT_MOST.get(batch_size))
+
+
+def wanted(peers: bool) -> list[Target]:
+    """The ratios of whole trainings; something is wanted of the training times alone."""
     training, whole = FIGURES
     others = PEERS if peers else ()
     return [
-        Target(f"recorded: {training}", f"unrecorded: {training}", AT_MOST.get(batch_size)),
         *(
             Target(f"{peer}: {training}", f"recorded: {training}", PEERS_AT_LEAST, at_least=True)
             for peer in others
@@ -93,15 +104,23 @@ def wanted(batch_size: int, peers: bool) -> list[Target]:
 def measured(config: RunConfig, rounds: int, peers: bool) -> list[str]:
     """Ratios, seconds and accuracies of one batch size, as Markdown."""
     print(f"-- batch {config.batch_size} --", flush=True)
-    series = interleaved(variants(config, peers), rounds)
-    seconds = {name: values for name, values in series.items() if name.endswith(FIGURES)}
-    scores = {name: values for name, values in series.items() if name.endswith("accuracy")}
+    unrecorded = config.model_copy(update={"record": False})
+    turns = in_turns({"unrecorded": unrecorded, "recorded": config}, rounds)
+    whole = interleaved(variants(config, peers), rounds)
     tables = [
-        targets_table(series, wanted(config.batch_size, peers)),
-        summary_table("seconds", seconds),
-        summary_table("validation", scores),
+        [f"## Batch {config.batch_size}, in turns"],
+        targets_table(turns, [cost(config.batch_size)]),
+        summary_table("seconds", _ending(turns, "training")),
+        [f"## Batch {config.batch_size}, whole trainings"],
+        targets_table(whole, wanted(peers)),
+        summary_table("seconds", _ending(whole, *FIGURES)),
+        summary_table("validation", _ending(whole, "accuracy")),
     ]
-    return [f"## Batch {config.batch_size}", "", *(row for table in tables for row in [*table, ""])]
+    return [row for table in tables for row in [*table, ""]]
+
+
+def _ending(series: Mapping[str, list[float]], *figures: str) -> dict[str, list[float]]:
+    return {name: values for name, values in series.items() if name.endswith(figures)}
 
 
 @click.command()
