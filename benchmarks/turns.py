@@ -10,6 +10,7 @@ alone.
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,9 @@ class Side:
     def __init__(self, config: RunConfig, steps: int = STEPS) -> None:
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         self._connection, end = context.Pipe()
-        self._process = context.Process(target=_train_on, args=(end, config, steps))
+        self._folder = tempfile.TemporaryDirectory(prefix="layerscope-bench-")
+        arguments = (end, config, steps, self._folder.name)
+        self._process = context.Process(target=_train_on, args=arguments)
         self._process.start()
         end.close()  # or the end of the process would not be noticed here
         assert self._process.pid is not None
@@ -93,6 +96,7 @@ class Side:
                 continue
         self._process.join()
         self._connection.close()
+        self._folder.cleanup()
 
     def _family(self) -> list[psutil.Process]:
         try:
@@ -152,8 +156,9 @@ def _one_round(sides: Mapping[str, Side]) -> Figures:
     }
 
 
-def _train_on(connection: Connection, config: RunConfig, steps: int) -> None:
+def _train_on(connection: Connection, config: RunConfig, steps: int, folder: str) -> None:
     """In a process of its own: a training each time that it is told to."""
+    tempfile.tempdir = folder  # it is killed in the end, and cannot remove what it has there
     turns: Sequence[Callback] = [TakeTurns(connection, steps)]
     while True:
         connection.recv()

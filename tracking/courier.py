@@ -17,8 +17,8 @@ from tracking.spool import SpoolReader
 __all__ = ["Courier"]
 
 LONGEST_PAUSE = 15.0
-REST = 20.0
-"""Pause beside the work done before it, so that all of it takes a twentieth of a core at most."""
+REST = 50.0
+"""Pause beside the work done before it, so that all of it takes a fiftieth of a core at most."""
 
 
 class Courier:

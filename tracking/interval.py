@@ -9,7 +9,7 @@ from tracking.errors import BadOption
 
 __all__ = ["Interval", "Thinning", "parse_every"]
 
-LEAST = 0.25
+LEAST = 0.1
 """Of the share asked for, what recording gets however much is done in every step: layers must be
 looked at from time to time."""
 
@@ -21,7 +21,7 @@ class Interval:
     follows the measured cost: recording one step costs r seconds, what is done in every step a, and
     a step without either takes s. With every n-th step recorded that is
     (n a + r) / (n (s + a) + r) of the time, so n = ceil(r (1 - SHARE) / (s SHARE - a (1 - SHARE))).
-    Where ``a`` alone takes nearly all of the share, or more, recording still gets a quarter of it,
+    Where ``a`` alone takes nearly all of the share, or more, recording still gets a tenth of it,
     and both together take more than the share. The first recorded step is left out of the measure:
     kernels are compiled and memory is allocated in it. With ``adapts=False`` it only measures:
     several ranks set ``steps`` by agreement.

@@ -8,7 +8,7 @@ from tracking.interval import Interval
 
 __all__ = ["Pace"]
 
-BESIDE = 1.4
+BESIDE = 1.5
 """Seconds that recording takes in all for each one in functions of ours: torch calls the hooks, and
 what follows finds the processor's caches cold. Measured: docs/decisions/0011-one-pace-for-a-run.md.
 """

@@ -80,11 +80,11 @@ def test_recording_takes_its_share_and_no_more(share: float, cost: float, part: 
 
 
 @pytest.mark.parametrize("always", [0.0005, 0.01, 1.0])
-def test_what_every_step_takes_leaves_a_quarter_of_the_share_to_recording(always: float) -> None:
+def test_what_every_step_takes_leaves_a_tenth_of_the_share_to_recording(always: float) -> None:
     interval = Interval("auto:0.05")
-    recorded(interval, 1000, always=always)
-    # 4 ms in every n-th step of 10 ms: 0.4 * 0.95 / (0.05 / 4) = 30.4
-    assert interval.steps == 31
+    recorded(interval, 1000, cost=0.0041, always=always)
+    # 4.1 ms in every n-th step of 10 ms: 0.41 * 0.95 / (0.05 / 10) = 77.9
+    assert interval.steps == 78
 
 
 def test_interval_follows_a_changing_speed() -> None:

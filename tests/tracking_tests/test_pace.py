@@ -47,7 +47,7 @@ def test_recorders_of_a_run_record_the_same_steps(
         monkeypatch.setattr(module, "time", clock)
     model = cnn()
     optimizer = sgd(model)
-    options = RecordingOptions(every="auto:0.2", gradients=True, updates=True)
+    options = RecordingOptions(every="auto:0.5", gradients=True, updates=True)
     with RunRecord(model, optimizer, tmp_path, options=options) as record:
         for x in batches(50):
             loss = model(x).square().mean()
@@ -118,10 +118,10 @@ def test_what_cannot_be_measured_is_taken_into_account(monkeypatch: pytest.Monke
     paced = Pace("auto:0.1")
     for step in range(100):
         paced.recording = 10_000.0 * paced.due(step)
-        clock.now += 10_000 + 1.4 * paced.recording
+        clock.now += 10_000 + 1.5 * paced.recording
         paced.end_step(step)
-    # 14 s in every n-th step of 10 s: n = ceil(1.4 * 0.9 / 0.1)
-    assert paced.interval.steps == 13
+    # 15 s in every n-th step of 10 s: n = ceil(1.5 * 0.9 / 0.1)
+    assert paced.interval.steps == 14
 
 
 def test_waiting_for_the_device_is_the_training_s_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
