@@ -8,9 +8,10 @@ from tracking.interval import Interval
 
 __all__ = ["Pace"]
 
-BESIDE = 1.5
-"""Seconds that recording takes in all for each one in functions of ours: torch calls the hooks, and
-what follows finds the processor's caches cold. Measured: docs/decisions/0011-one-pace-for-a-run.md.
+BESIDE = 1.8
+"""Seconds that recording takes in all for each one in functions of ours: torch calls the hooks, what
+follows finds the processor's caches cold, and another process sends what was recorded. Measured:
+docs/decisions/0011-one-pace-for-a-run.md.
 """
 
 

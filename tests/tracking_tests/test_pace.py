@@ -118,10 +118,10 @@ def test_what_cannot_be_measured_is_taken_into_account(monkeypatch: pytest.Monke
     paced = Pace("auto:0.1")
     for step in range(100):
         paced.recording = 10_000.0 * paced.due(step)
-        clock.now += 10_000 + 1.5 * paced.recording
+        clock.now += 10_000 + 1.8 * paced.recording
         paced.end_step(step)
-    # 15 s in every n-th step of 10 s: n = ceil(1.5 * 0.9 / 0.1)
-    assert paced.interval.steps == 14
+    # 18 s in every n-th step of 10 s: n = ceil(1.8 * 0.9 / 0.1)
+    assert paced.interval.steps == 17
 
 
 def test_waiting_for_the_device_is_the_training_s_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
