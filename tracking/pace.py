@@ -9,9 +9,9 @@ from tracking.interval import Interval
 __all__ = ["Pace"]
 
 BESIDE = 1.8
-"""Seconds that recording takes in all for each one in functions of ours: torch calls the hooks, what
-follows finds the processor's caches cold, and another process sends what was recorded. Measured:
-docs/decisions/0011-one-pace-for-a-run.md.
+"""Seconds that recording takes in all for each one in functions of ours: torch calls the hooks,
+what follows finds the processor's caches cold, and another process sends what was recorded.
+Measured: docs/decisions/0011-one-pace-for-a-run.md.
 """
 
 
