@@ -48,6 +48,7 @@ class Courier:
         self._delivery: Delivery | None = None
         self._away = ""
         self._rest_at = 0.0
+        self._sent_before = 0
         self._background = threading.Thread(target=self._meanwhile, daemon=True)
         self._last = threading.Thread(target=self._finish, daemon=True)
 
@@ -80,6 +81,7 @@ class Courier:
             began = time.thread_time()
             # What waits after the first seconds of a run would take the whole of a short one.
             self._rest_at = began + self._interval / REST
+            self._sent_before = self._sent()
             if self._fails():
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
@@ -119,8 +121,13 @@ class Courier:
         """Whether the calling thread is to send no more now."""
         if self._given_up.is_set() or threading.current_thread() is not self._background:
             return self._given_up.is_set()
-        # The rest is for the other thread, or for the next time.
-        return self._closing.is_set() or time.thread_time() > self._rest_at
+        # The rest is for the other thread, or for the next time; reaching the store may take longer
+        # than all that is allowed, and yet something has to be sent each time.
+        done = self._sent() > self._sent_before and time.thread_time() > self._rest_at
+        return self._closing.is_set() or done
+
+    def _sent(self) -> int:
+        return self._delivery.sent if self._delivery else 0
 
     def _hopeless(self) -> bool:
         last = self._delivery.last_success if self._delivery else 0.0

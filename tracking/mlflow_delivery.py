@@ -67,6 +67,8 @@ class Delivery:
         self.run = run
         self.refused_file = spool.directory.parent / "refused.jsonl"
         self.last_success = time.monotonic()
+        self.sent = 0
+        """Requests that have been answered."""
         self._refused: dict[tuple[str, str], str] = {}
         self._requests: deque[Request] = deque()
         self._end = 0
@@ -86,6 +88,7 @@ class Delivery:
             if stop():
                 return True
             self._send_or_set_aside(self._requests[0])
+            self.sent += 1
             self.last_success = time.monotonic()
         self.spool.acknowledge(self._end)
         return True
