@@ -82,14 +82,13 @@ class Recording(Callback):
         )
         self.recorder, self.activation_stats = record.recorder, record.activation_stats
         self._record = self._open.enter_context(record)
+        self._open.callback(self._before_end, fit)
         self._pictures = EpochPictures(self.activation_stats, self.sink, fit.epochs)
 
     def before_batch(self, fit: Fit) -> None:
         if fit.aside != self._aside:  # each epoch begins at none
             self._record.resume()
         self._aside = fit.aside
-        # Before the loss, which cannot be computed of labels that are out of range.
-        self._record.note(labels=fit.labels)
 
     def before_step(self, fit: Fit) -> None:
         self._record.note(
@@ -97,6 +96,7 @@ class Recording(Callback):
             batch_size=fit.batch_size,
             epoch=fit.epoch,
             step=fit.step,
+            labels=fit.labels,
         )
 
     def after_batch(self, fit: Fit) -> None:
@@ -131,3 +131,8 @@ class Recording(Callback):
 
     def cleanup_fit(self, fit: Fit) -> None:
         self._open.__exit__(type(fit.error) if fit.error else None, fit.error, None)
+
+    def _before_end(self, fit: Fit) -> None:
+        if fit.error is not None:
+            # There may be no loss of this step: none can be computed of labels out of range.
+            self._record.note(labels=fit.labels)

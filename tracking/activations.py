@@ -116,7 +116,7 @@ class ActivationStats:
         self._hooks = LayerHooks(self.model, layers, self._after_layer)
         self._handles: list[RemovableHandle] = []
         self._untaken = self._unflushed = 0
-        self._entered = self._closed = False
+        self._entered = self._closed = self._called = False
         self._waited = 0.0
         self._evaluated_in_step = False
 
@@ -202,6 +202,7 @@ class ActivationStats:
         if not self._armed() or in_backward():
             return
         began = time.perf_counter()
+        self._called = True
         mode = "train" if self.model.training else "eval"
         for x in float_tensors(output):
             if has_values(x):
@@ -226,9 +227,10 @@ class ActivationStats:
 
     def _end_rows(self) -> None:
         began, self._waited = time.perf_counter(), 0.0
-        now = time.time()
-        for buffer in self._buffers.values():
-            buffer.end_step(self.current_step, now)
+        if self._called:
+            self._called, now = False, time.time()
+            for buffer in self._buffers.values():
+                buffer.end_step(self.current_step, now)
         # Ranks must exchange at the same steps, and one alone may have evaluated.
         evaluated = self._record_eval if self._ranks.several else self._evaluated_in_step
         if self._pace.due(self.current_step) or evaluated:

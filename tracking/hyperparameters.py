@@ -37,6 +37,7 @@ from tracking.step_notes import (
     SmoothedLoss,
     StepNotes,
     copied,
+    kept_loss,
     of_all_ranks,
     on_host,
     records_of,
@@ -45,6 +46,9 @@ from tracking.store import RecordFile
 from tracking.tables import read_steps, steps_schema, steps_table
 
 __all__ = ["Recorder"]
+
+NOTHING: list[dict[str, Any]] = [{}]
+"""What is known of a step of which nothing was said."""
 
 
 class Recorder:
@@ -135,9 +139,7 @@ class Recorder:
         """
         if step is not None:
             self.current_step = step
-        if isinstance(loss, Tensor):
-            loss = loss.detach()
-        noted = {"loss": loss, "batch_size": batch_size, "epoch": epoch}
+        noted = {"loss": kept_loss(loss), "batch_size": batch_size, "epoch": epoch}
         self._notes = [*self._notes[:1], noted]  # the first since the last step, and the latest
 
     def flush(self) -> list[HyperParams]:
@@ -172,19 +174,15 @@ class Recorder:
     def _after_step(self) -> None:
         began, self._waited = time.perf_counter(), 0.0
         # A closure may compute the loss several times, the first time before anything changes.
-        noted = [*self._noted, *self._notes, {}][0]
+        noted = (self._noted or self._notes or NOTHING)[0]
         self._notes = []
-        loss = noted.get("loss")
-        if isinstance(loss, Tensor):
-            # Whoever made it may go on computing with it in place.
-            loss = loss.clone() if not loss.ndim else loss.reshape(()).clone()
         self._pending.append(
             StepNotes(
                 step=self.current_step,
                 epoch=noted.get("epoch"),
                 batch_size=noted.get("batch_size"),
                 time=self._time,
-                loss=loss,
+                loss=noted.get("loss"),
                 groups=self._groups,
             )
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tracking.diagnosis.evidence import InputFigures
+from tracking.outputs import float_tensors, has_values
 from tracking.record_log import LOOK_EVERY
 
 __all__ = ["InputStats"]
@@ -40,24 +42,29 @@ class InputStats:
         self._told = 0
         self._labels: Tensor | None = None
         self._seen: InputFigures | None = None
-        self._current: Tensor | None = None
+        self._current: Any = None
+        self._on_host = True
         self._sums: list[tuple[int, int, Tensor]] = []
 
-    def look(self, x: Tensor) -> None:
-        """Take the input (n, ...) of the step under way."""
-        step = self.current_step
-        done = step - self._first_step
-        if done < FIRST or done & (done - 1) == 0:
-            if self._seen is None and x.numel():
-                with torch.inference_mode(False), torch.no_grad():
-                    self._seen = _figures(step, x.detach()[:SAMPLES])
-        elif x.device.type == "cpu":
-            self._current = x
-        else:
-            if self._sums and self._sums[-1][-1].device != x.device:
-                self._check_sums()
-            # Half precision has no room for the sum of an image.
-            self._sums.append((step, len(x), x.detach().sum(dtype=torch.float32)))
+    def look(self, inputs: Any) -> None:
+        """Take what goes into the model in the step under way: a tensor (n, ...), or what holds it.
+
+        Most steps only keep it, since asking a tensor anything takes time too.
+        """
+        done = self.current_step - self._first_step
+        due = done < FIRST or done & (done - 1) == 0
+        if not due and self._on_host:
+            self._current = inputs
+            return
+        x = _batch(inputs)
+        if x is None:
+            return
+        self._on_host = x.device.type == "cpu"
+        if not due:
+            self._sum(x)
+        elif self._seen is None and x.numel():
+            with torch.inference_mode(False), torch.no_grad():
+                self._seen = _figures(self.current_step, x.detach()[:SAMPLES])
 
     def note(self, labels: Tensor) -> None:
         """Say which labels, integers (n,), belong to the input of the step under way.
@@ -75,11 +82,18 @@ class InputStats:
 
     def close(self) -> None:
         """Tell of what nobody knows yet; the step under way has failed, or there is none."""
-        if self._current is not None:
-            last = _figures(self.current_step, self._current.detach())
+        x = _batch(self._current)
+        if x is not None:
+            last = _figures(self.current_step, x.detach())
             self._seen = last if last.nonfinite else None
         self._tell_seen()
         self._check_sums()
+
+    def _sum(self, x: Tensor) -> None:
+        if self._sums and self._sums[-1][-1].device != x.device:
+            self._check_sums()
+        # Half precision has no room for the sum of an image.
+        self._sums.append((self.current_step, len(x), x.detach().sum(dtype=torch.float32)))
 
     def _tell_seen(self) -> None:
         seen, labels = self._seen, self._labels
@@ -96,6 +110,15 @@ class InputStats:
                 self._told += 1
                 nothing = (math.nan,) * 4
                 self._tell(InputFigures(step, samples, *nothing, nonfinite=1, constant=0.0))
+
+
+def _batch(inputs: Any) -> Tensor | None:
+    """The batch (n, ...) among a model's positional inputs; None where none is of real numbers."""
+    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+    x = first if isinstance(first, Tensor) else next(iter(float_tensors(inputs)), None)
+    if x is None or x.ndim < 2 or not x.is_floating_point() or not has_values(x):
+        return None
+    return x
 
 
 def _with_labels(figures: InputFigures, labels: Tensor) -> InputFigures:

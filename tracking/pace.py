@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from tracking.interval import Interval
 
@@ -29,6 +30,8 @@ class Pace:
     def __init__(self, every: str | int, *, adapts: bool = True) -> None:
         self._every = str(every)
         self.interval = Interval(every, adapts=adapts)
+        self.due: Callable[[int], bool] = self.interval.due
+        """Whether a step is to be recorded."""
         self.recording = 0.0
         """Seconds that went into recording the step under way."""
         self.always = 0.0
@@ -38,10 +41,6 @@ class Pace:
 
     def __str__(self) -> str:
         return self._every
-
-    def due(self, step: int) -> bool:
-        """Whether this step is to be recorded."""
-        return self.interval.due(step)
 
     def before_forward(self, training: bool) -> None:
         """The model is about to be called, in training mode or for evaluation."""

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from tracking.records import HyperParams
 
-__all__ = ["SmoothedLoss", "StepNotes", "copied", "of_all_ranks", "on_host", "records_of"]
+__all__ = [
+    "SmoothedLoss",
+    "StepNotes",
+    "copied",
+    "kept_loss",
+    "of_all_ranks",
+    "on_host",
+    "records_of",
+]
 
 BETA = 0.98
 
@@ -30,7 +38,7 @@ class StepNotes(NamedTuple):
     batch_size: int | None
     time: float
     loss: Any
-    """A scalar tensor; a number when it is on the host; or None."""
+    """A scalar tensor on an accelerator; a number; or None."""
     groups: list[dict[str, Any]]
 
 
@@ -42,6 +50,17 @@ def copied(group: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Tensor):
             copy[name] = value.detach().clone()
     return copy
+
+
+def kept_loss(loss: Tensor | float | None) -> Tensor | float | None:
+    """A loss as it is now: whoever made it may go on computing with it in place.
+
+    A tensor of an accelerator stays there, since reading it would make the host wait; of the CPU's
+    the host has the number already.
+    """
+    if not isinstance(loss, Tensor):
+        return loss
+    return loss.item() if loss.is_cpu else loss.detach().reshape(()).clone()
 
 
 def on_host(steps: Sequence[StepNotes]) -> list[StepNotes]:

@@ -19,6 +19,7 @@ from pipelines.run import FitResult, prepare, train
 from pipelines.schedules import make_schedule
 from pipelines.trainer import Fit, Trainer, evaluate
 from tracking import pace
+from tracking.diagnosis.evidence import RunContext
 from tracking.errors import BadOption
 from tracking.hyperparameters import Recorder
 from tracking.sink import MemorySink
@@ -142,6 +143,21 @@ def test_recording_twice_with_one_callback_starts_anew(
     fit(trainer, epochs=2)
     assert hooks_on(trainer) == 0
     assert recording.recorder.read()["step"].to_pylist() == [0, 1, 2, 3]
+
+
+def test_a_step_whose_loss_cannot_be_computed_tells_of_its_labels(
+    loaders: LoadersMaker, tmp_path: Path
+) -> None:
+    trainer, _, _ = trainer_of(loaders(), tmp_path)
+    classes = 2  # the loaders give labels from 0 to 2
+    trainer.model[3] = nn.Linear(8, classes)
+    recording = Recording(
+        RunConfig(), trainer.model, tmp_path, MemorySink(), RunContext(classes=classes)
+    )
+    again = Trainer(trainer.model, trainer.optimizer, loaders(), CPU, callbacks=[recording])
+    with pytest.raises(IndexError, match="out of bounds"):
+        fit(again)
+    assert recording.findings[0].rule == "labels_out_of_range"
 
 
 # -- what is there afterwards --

@@ -15,6 +15,23 @@ __all__: list[str] = []
 Optimizer = torch.optim.Optimizer
 
 
+class Elsewhere(Tensor):
+    """As if on an accelerator."""
+
+    @property
+    def is_cpu(self) -> bool:
+        return False
+
+
+PLACES: dict[str, type[Tensor]] = {"on the host": Tensor, "on an accelerator": Elsewhere}
+
+
+@pytest.fixture(params=PLACES.values(), ids=list(PLACES))
+def place(request: pytest.FixtureRequest) -> type[Tensor]:
+    """Where losses are: what is recorded is the same."""
+    return request.param  # type: ignore[no-any-return]
+
+
 def parameter() -> nn.Parameter:
     p = nn.Parameter(torch.ones(2))
     p.grad = torch.full((2,), 0.1)
@@ -129,7 +146,11 @@ def test_a_group_s_own_step_does_not_hide_the_recorder_s() -> None:
 
 @pytest.mark.parametrize(
     "loss",
-    [0.25, 1, torch.tensor(0.25), torch.tensor(0.25).double(), torch.tensor(0.5).bfloat16()],
+    [
+        *(0.25, 1, torch.tensor(0.25), torch.tensor(0.25).double(), torch.tensor(0.5).bfloat16()),
+        torch.tensor([[0.25]]),
+        torch.tensor([0.25]).as_subclass(Elsewhere),
+    ],
     ids=str,
 )
 def test_what_is_noted_stands_beside_the_step(loss: Tensor | float) -> None:
@@ -147,32 +168,33 @@ def test_what_is_noted_stands_beside_the_step(loss: Tensor | float) -> None:
     assert first["time"] <= second["time"]
 
 
-def test_losses_of_several_precisions_keep_their_own() -> None:
+def test_losses_of_several_precisions_keep_their_own(place: type[Tensor]) -> None:
     optimizer = sgd()
     values = [torch.tensor(1 / 3).bfloat16(), torch.tensor(1 / 3), torch.tensor(1 / 3).double()]
     with Recorder(optimizer) as recorder:
         for loss in values:
-            recorder.note(loss=loss)
+            recorder.note(loss=loss.as_subclass(place))
             optimizer.step()
     assert [row["loss"] for row in rows(recorder.read())] == [float(loss) for loss in values]
 
 
-def test_loss_is_that_of_the_moment_of_the_note_s_step() -> None:
+def test_loss_is_that_of_the_moment_of_the_note(place: type[Tensor]) -> None:
     optimizer = sgd()
-    loss = torch.tensor(1.0)
+    loss = torch.tensor(1.0).as_subclass(place)
     with Recorder(optimizer) as recorder:
         recorder.note(loss=loss)
-        optimizer.step()
         loss += 5  # must not change what has been recorded
+        optimizer.step()
+        loss += 5
     assert [row["loss"] for row in rows(recorder.read())] == [1.0]
 
 
-def test_smoothed_loss_is_the_bias_corrected_average() -> None:
+def test_smoothed_loss_is_the_bias_corrected_average(place: type[Tensor]) -> None:
     losses = [3.0, 1.0, 4.0, 1.5, 9.0, 2.6]
     optimizer = sgd()
     with Recorder(optimizer, flush_every=4) as recorder:
         for index, loss in enumerate(losses):
-            recorder.note(loss=torch.tensor(loss, dtype=torch.float64))
+            recorder.note(loss=torch.tensor(loss, dtype=torch.float64).as_subclass(place))
             optimizer.step()
             if index == 2:
                 optimizer.step()  # without a loss: does not count

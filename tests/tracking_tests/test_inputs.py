@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -151,3 +152,48 @@ def test_no_end_of_bad_inputs_is_told_of() -> None:
         stats._sums.append((step, 2, torch.tensor(torch.nan)))
         stats.step()
     assert len(found) == 16
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (torch.ones(2, 3),),
+        ({"ids": torch.ones(2, 3, dtype=torch.int64), "images": torch.ones(2, 3)}, 1),
+        ([torch.ones(2, 3), torch.zeros(9)],),
+    ],
+    ids=["tensor", "mapping", "list"],
+)
+def test_inputs_are_looked_at_wherever_they_are(inputs: tuple[Any, ...]) -> None:
+    found: list[InputFigures] = []
+    stats = InputStats(found.append)
+    for _ in range(9):
+        stats.look(inputs)
+        stats.step()
+    assert {(one.samples, one.mean) for one in found} == {(2, 1.0)}
+    bad = torch.full((2, 3), torch.inf)
+    stats.look((bad, *inputs))  # in a step that nobody looks at, unless it fails
+    stats.close()
+    assert (found[-1].step, found[-1].nonfinite) == (9, 6)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (),
+        (None,),
+        ("text",),
+        (torch.ones(3),),
+        (torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3)),
+        (torch.ones(2, 3, device="meta"),),
+    ],
+    ids=["none", "nothing", "text", "one dimension", "token ids", "no memory"],
+)
+def test_inputs_that_are_no_batch_of_numbers_are_left_alone(inputs: tuple[Any, ...]) -> None:
+    found: list[InputFigures] = []
+    stats = InputStats(found.append)
+    for _ in range(20):
+        stats.look(inputs)
+        stats.step()
+    stats.look(inputs)
+    stats.close()
+    assert found == []

@@ -34,7 +34,6 @@ from tracking.diagnosis.traces import (
 )
 from tracking.inputs import InputStats
 from tracking.layers import Hook, inner_model, layer_name
-from tracking.outputs import float_tensors, has_values
 from tracking.pace import Pace
 from tracking.reasons import one_line
 from tracking.records import Finding, GradientRecord, HyperParams, LayerStats, UpdateRecord
@@ -187,9 +186,7 @@ class LiveDiagnosis:
     def _look_at(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._norms.before_forward(model.training)
         if model.training:
-            x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else _first_tensor(inputs)
-            if x is not None and x.ndim > 1 and x.is_floating_point() and has_values(x):
-                self._inputs.look(x)
+            self._inputs.look(inputs)
 
     def _input(self, figures: InputFigures) -> None:
         self._evidence.inputs.append(figures)
@@ -206,10 +203,6 @@ class LiveDiagnosis:
         if self._announce is not None:
             for finding in new:
                 self._announce(finding)
-
-
-def _first_tensor(inputs: Any) -> Tensor | None:
-    return next(iter(float_tensors(inputs)), None)
 
 
 def _kinds(model: nn.Module) -> dict[str, str]:
