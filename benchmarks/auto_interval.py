@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from benchmarks.devices import device_flag, device_options, results_path
-from benchmarks.timing import Target, summary_table, targets_table, write_report
+from benchmarks.timing import Target, of_figures, summary_table, targets_table, write_report
 from benchmarks.turns import in_turns
 from pipelines.config import RunConfig
 
@@ -64,11 +64,10 @@ def measured(case: Case, config: RunConfig, rounds: int) -> list[str]:
     print(f"-- {title} --", flush=True)
     series = in_turns({"unrecorded": unrecorded, "auto": config}, rounds)
     done = math.ceil(config.train_limit / case.batch_size) * config.epochs
-    seconds = {name: values for name, values in series.items() if name.endswith("training")}
     recorded = {f"of {done}": series["auto: recorded steps"]}
     tables = [
         targets_table(series, [TARGET]),
-        summary_table("seconds", seconds),
+        summary_table("seconds", of_figures(series, "training")),
         summary_table("recorded steps", recorded),
     ]
     return [f"## {title}", "", *(row for table in tables for row in [*table, ""])]

@@ -16,6 +16,7 @@ device, too, this project alone is measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -27,6 +28,7 @@ from benchmarks.timing import (
     Figures,
     Target,
     interleaved,
+    of_figures,
     summary_table,
     targets_table,
     write_report,
@@ -61,23 +63,22 @@ ABOUT = """\
 """
 
 
-def variants(config: RunConfig, peers: bool) -> dict[str, Callable[[], Figures]]:
+def variants(own_runs: Mapping[str, RunConfig], peers: bool) -> dict[str, Callable[[], Figures]]:
     """What is compared, by name; the peers only where they can be imported."""
-    unrecorded = config.model_copy(update={"record": False})
     own: dict[str, Callable[[], Figures]] = {
-        "unrecorded": lambda: tracked_training(unrecorded),
-        "recorded": lambda: tracked_training(config),
+        name: partial(tracked_training, config) for name, config in own_runs.items()
     }
     if not peers:
         return own
     from benchmarks.peers.fastai_loop import fastai_training
     from benchmarks.peers.lightning_loop import lightning_training
 
+    config = own_runs["recorded"]
     return own | {
-        "fastai": lambda: fastai_training(config, helped=False),
-        "fastai, helped": lambda: fastai_training(config, helped=True),
-        "lightning": lambda: lightning_training(config, helped=False),
-        "lightning, helped": lambda: lightning_training(config, helped=True),
+        "fastai": partial(fastai_training, config, helped=False),
+        "fastai, helped": partial(fastai_training, config, helped=True),
+        "lightning": partial(lightning_training, config, helped=False),
+        "lightning, helped": partial(lightning_training, config, helped=True),
     }
 
 
@@ -104,23 +105,19 @@ def wanted(peers: bool) -> list[Target]:
 def measured(config: RunConfig, rounds: int, peers: bool) -> list[str]:
     """Ratios, seconds and accuracies of one batch size, as Markdown."""
     print(f"-- batch {config.batch_size} --", flush=True)
-    unrecorded = config.model_copy(update={"record": False})
-    turns = in_turns({"unrecorded": unrecorded, "recorded": config}, rounds)
-    whole = interleaved(variants(config, peers), rounds)
+    own_runs = {"unrecorded": config.model_copy(update={"record": False}), "recorded": config}
+    turns = in_turns(own_runs, rounds)
+    whole = interleaved(variants(own_runs, peers), rounds)
     tables = [
         [f"## Batch {config.batch_size}, in turns"],
         targets_table(turns, [cost(config.batch_size)]),
-        summary_table("seconds", _ending(turns, "training")),
+        summary_table("seconds", of_figures(turns, "training")),
         [f"## Batch {config.batch_size}, whole trainings"],
         targets_table(whole, wanted(peers)),
-        summary_table("seconds", _ending(whole, *FIGURES)),
-        summary_table("validation", _ending(whole, "accuracy")),
+        summary_table("seconds", of_figures(whole, *FIGURES)),
+        summary_table("validation", of_figures(whole, "accuracy")),
     ]
     return [row for table in tables for row in [*table, ""]]
-
-
-def _ending(series: Mapping[str, list[float]], *figures: str) -> dict[str, list[float]]:
-    return {name: values for name, values in series.items() if name.endswith(figures)}
 
 
 @click.command()

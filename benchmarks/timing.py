@@ -17,6 +17,7 @@ __all__ = [
     "Figures",
     "Target",
     "interleaved",
+    "of_figures",
     "paired",
     "processor",
     "ratios_table",
@@ -74,6 +75,11 @@ def _named(variant: str, result: float | Figures) -> Figures:
     if isinstance(result, Mapping):
         return {f"{variant}: {figure}": value for figure, value in result.items()}
     return {variant: result}
+
+
+def of_figures(series: Mapping[str, Sequence[float]], *figures: str) -> dict[str, Sequence[float]]:
+    """Those of the series ``variant: figure`` that are of one of the figures."""
+    return {name: values for name, values in series.items() if name.split(": ")[-1] in figures}
 
 
 def paired(series: Mapping[str, Sequence[float]], over: str, under: str) -> list[float]:

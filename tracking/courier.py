@@ -28,10 +28,10 @@ class Courier:
     ``tell`` is called with ``away=reason`` when the store stops answering, ``away=""`` when it
     answers again, and at the end with ``ended=True`` and ``refusals``.
 
-    Until then it works little, and only when nobody else wants the processor: it is a thread that
-    Linux schedules as idle, since a low priority alone would still keep a core of the training's,
-    all of whose threads then wait. Such a thread cannot become an ordinary one again, so the rest,
-    for which somebody waits, is delivered by another.
+    Until ``hurry`` it works little, and only when nobody else wants the processor: it is a thread
+    that Linux schedules as idle, since a low priority alone would still keep a core of the
+    training's, all of whose threads then wait. Such a thread cannot become an ordinary one again,
+    so what comes after the training, for whose end somebody waits, is delivered by another.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Courier:
         self._interval = interval
         self._patience = patience
         self._tell = tell
+        self._hurried = threading.Event()
         self._closing = threading.Event()
         self._given_up = threading.Event()
         self._closing_since = 0.0
@@ -50,17 +51,23 @@ class Courier:
         self._rest_at = 0.0
         self._sent_before = 0
         self._background = threading.Thread(target=self._meanwhile, daemon=True)
-        self._last = threading.Thread(target=self._finish, daemon=True)
+        self._last = threading.Thread(target=self._afterwards, daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._background.start()
 
+    def hurry(self) -> None:
+        """The training is over: deliver what waits as fast as it goes, while more is written."""
+        if not self._hurried.is_set():
+            self._hurried.set()
+            self._last.start()
+
     def close(self) -> None:
         """Nothing more will be written: deliver what is there, and end."""
         self._closing_since = time.monotonic()
         self._closing.set()
-        self._last.start()
+        self.hurry()
 
     def give_up(self) -> None:
         """End after the request that is on its way."""
@@ -74,10 +81,10 @@ class Courier:
         self._last.join()
 
     def _meanwhile(self) -> None:
-        """Until the spool is closed."""
+        """As long as the training goes on."""
         _work_when_idle()
         pause = self._interval
-        while not self._closing.wait(pause):
+        while not self._hurried.wait(pause):
             began = time.thread_time()
             # What waits after the first seconds of a run would take the whole of a short one.
             self._rest_at = began + self._interval / REST
@@ -87,11 +94,15 @@ class Courier:
             else:
                 pause = max(self._interval, REST * (time.thread_time() - began))
 
-    def _finish(self) -> None:
-        """Until all has been sent, or there is no hope of it."""
+    def _afterwards(self) -> None:
+        """Until the spool is closed and all has been sent, or there is no hope of it."""
         self._background.join()
-        pause = self._interval
+        pause = 0.0
         try:
+            while not self._closing.wait(pause):
+                again = 2 * max(pause, self._interval) if self._fails() else self._interval
+                pause = min(again, LONGEST_PAUSE)
+            pause = self._interval
             while not self._given_up.is_set() and self._fails() and not self._hopeless():
                 self._given_up.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -124,7 +135,7 @@ class Courier:
         # The rest is for the other thread, or for the next time; reaching the store may take longer
         # than all that is allowed, and yet something has to be sent each time.
         done = self._sent() > self._sent_before and time.thread_time() > self._rest_at
-        return self._closing.is_set() or done
+        return self._hurried.is_set() or done
 
     def _sent(self) -> int:
         return self._delivery.sent if self._delivery else 0

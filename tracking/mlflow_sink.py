@@ -77,6 +77,9 @@ class MlflowSink:
         # The name is made here, so that sending it again replaces it.
         self._spool.append({"image": [self._place(path), image_name(key, int(step))]})
 
+    def hurry(self) -> None:
+        self._upload.hurry()
+
     def finish(self, status: str, seconds: float | None = None) -> None:
         """End the run with an MLflow status (FINISHED, FAILED, KILLED) and close.
 

@@ -43,7 +43,9 @@ class Uploader:
         self._couriers: dict[int, Courier] = {}
 
     def obey(self, order: dict[str, Any]) -> None:
-        """``open`` a folder as an upload, ``close`` it (deliver the rest) or ``give_up`` on it."""
+        """``open`` a folder as an upload, ``hurry`` (nobody trains any more), ``close`` it (deliver
+        the rest) or ``give_up`` on it.
+        """
         upload = order["upload"]
         match order["order"]:
             case "open":
@@ -55,6 +57,8 @@ class Uploader:
                 )
                 self._couriers[upload] = courier
                 courier.start()
+            case "hurry":
+                self._couriers[upload].hurry()
             case "close":
                 self._couriers[upload].close()
             case "give_up":

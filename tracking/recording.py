@@ -249,6 +249,7 @@ class RunRecord:
     def _hand_over(self) -> None:
         if not is_first_rank():
             return
+        self._sink.hurry()  # what comes now, the pictures above all, takes one core
         for path, folder in self._artifacts():
             self._sink.artifact(path, folder)
 

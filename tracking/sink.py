@@ -39,6 +39,9 @@ class Sink(Protocol):
         The file, a PNG, must stay where it is until ``close``.
         """
 
+    def hurry(self) -> None:
+        """The training is over: what has been kept back to leave it the processor may be sent."""
+
     def close(self) -> None:
         """Deliver what is left, within a deadline. May be called twice."""
 
@@ -62,6 +65,9 @@ class NullSink:
         pass
 
     def image(self, path: Path, key: str, step: int) -> None:
+        pass
+
+    def hurry(self) -> None:
         pass
 
     def close(self) -> None:
@@ -98,6 +104,9 @@ class MemorySink:
     def image(self, path: Path, key: str, step: int) -> None:
         self.logged_images[key, step] = path
 
+    def hurry(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 
@@ -131,6 +140,10 @@ class FanOutSink:
     def image(self, path: Path, key: str, step: int) -> None:
         for sink in self.sinks:
             sink.image(path, key, step)
+
+    def hurry(self) -> None:
+        for sink in self.sinks:
+            sink.hurry()
 
     def close(self) -> None:
         """Close every sink, also when one of them fails; the first failure is raised at the end."""

@@ -42,6 +42,10 @@ class Upload:
         self.refusals = ""
         """After the end: a line about what the store would not take, or empty."""
 
+    def hurry(self) -> None:
+        """Deliver at once what is there: no training needs the processor."""
+        self._order("hurry")
+
     def close(self) -> None:
         """Nothing more will be written; the rest is to be delivered."""
         self._order("close")

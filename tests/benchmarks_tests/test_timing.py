@@ -11,6 +11,7 @@ from benchmarks.timing import (
     Figures,
     Target,
     interleaved,
+    of_figures,
     paired,
     ratios_table,
     targets_table,
@@ -40,6 +41,15 @@ def test_a_variant_may_have_several_figures() -> None:
     variants: dict[str, Callable[[], float | Figures]] = {"a": lambda: figures, "b": lambda: 1.0}
     series = interleaved(variants, rounds=1, warm_up=0)
     assert series == {"a: training": [2.0], "a: whole run": [3.0], "b": [1.0]}
+
+
+def test_series_are_chosen_by_their_whole_figure() -> None:
+    series = {"a: training": [1.0], "a, helped: training": [2.0], "a: no training": [3.0]}
+    assert of_figures(series, "training") == {
+        "a: training": [1.0],
+        "a, helped: training": [2.0],
+    }
+    assert of_figures(series, "training", "no training") == series
 
 
 def test_ratios_are_formed_round_by_round() -> None:

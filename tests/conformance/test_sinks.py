@@ -164,7 +164,9 @@ def test_everything_arrives(case: Case, tmp_path: Path) -> None:
     for n in range(3):
         sink.metrics([Metric(key, n + 0.25, n, 100.5 + n) for key in keys])
     sink.artifact(tmp_path / "config.yaml")
+    sink.hurry()
     sink.artifact(tmp_path / "stats.parquet", "activations")
+    sink.hurry()
     Image.new("RGB", (600, 30), "red").save(tmp_path / "red.png")
     for key, step in (("color_dim", 20), ("layers/conv1", 20), ("color_dim", np.int64(40))):
         sink.image(tmp_path / "red.png", key, step)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,36 +31,87 @@ class BusyClock:
         return next(self._seconds)
 
 
-def test_one_request_and_then_a_rest_until_the_training_has_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_store())
-    run = MlflowRun.open("tests")
-    target = {"tracking_uri": run.tracking_uri, "run_id": run.run_id}
-    spool = Spool(tmp_path / "spool", target)
-    stored = partial(history, run.tracking_uri, run.run_id, "loss")
-    points = [["loss", 0.5, step, 1.0] for step in range(3 * METRICS_PER_BATCH)]
-    spool.append({"metrics": points})
-    monkeypatch.setattr(courier, "time", BusyClock())
-    heard: list[dict[str, Any]] = []
-    ended = threading.Event()
+class Watched:
+    """A courier of a spool to a run in a store, and what it tells."""
 
-    def tell(**news: Any) -> None:
-        heard.append(news)
+    def __init__(self, folder: Path, interval: float) -> None:
+        self.run = MlflowRun.open("tests")
+        target = {"tracking_uri": self.run.tracking_uri, "run_id": self.run.run_id}
+        self.spool = Spool(folder / "spool", target)
+        self.heard: list[dict[str, Any]] = []
+        self.ended = threading.Event()
+        self.courier = Courier(folder, interval, patience=30, tell=self._hear)
+
+    def _hear(self, **news: Any) -> None:
+        self.heard.append(news)
         if news.get("ended"):
-            ended.set()
+            self.ended.set()
 
-    one = Courier(tmp_path, interval=0.05, patience=30, tell=tell)
-    one.start()
-    for _ in range(300):
-        if stored():
-            break
-        time.sleep(0.1)
+    def write(self, first: int, last: int) -> None:
+        self.spool.append({"metrics": [["loss", 0.5, step, 1.0] for step in range(first, last)]})
+
+    @property
+    def stored(self) -> int:
+        return len(history(self.run.tracking_uri, self.run.run_id, "loss"))
+
+    def has_stored(self, number: int) -> bool:
+        for _ in range(300):
+            if self.stored == number:
+                return True
+            time.sleep(0.1)
+        return False
+
+    def arrived_whole(self, number: int) -> bool:
+        self.courier.close()
+        whole = self.ended.wait(60) and self.stored == number and not self.spool.waiting
+        self.spool.close()
+        return whole and not any(news.get("away") for news in self.heard)
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_store())
+    return Watched(tmp_path, interval=0.05)
+
+
+def test_one_request_and_then_a_rest_until_the_training_has_ended(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.write(0, 3 * METRICS_PER_BATCH)
+    monkeypatch.setattr(courier, "time", BusyClock())
+    watched.courier.start()
+    assert watched.has_stored(METRICS_PER_BATCH)
     time.sleep(1)  # it would have looked again twenty times
-    assert len(stored()) == METRICS_PER_BATCH
-    one.close()
-    assert ended.wait(60)
-    assert len(stored()) == len(points)
-    assert not spool.waiting
-    assert [news for news in heard if news.get("away")] == []
-    spool.close()
+    assert watched.stored == METRICS_PER_BATCH
+    assert watched.arrived_whole(3 * METRICS_PER_BATCH)
+
+
+def test_after_the_training_all_is_sent_at_once_and_what_comes_later_too(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.write(0, 3 * METRICS_PER_BATCH)
+    monkeypatch.setattr(courier, "time", BusyClock())
+    watched.courier.start()
+    watched.courier.hurry()
+    watched.courier.hurry()
+    assert watched.has_stored(3 * METRICS_PER_BATCH)
+    watched.write(3 * METRICS_PER_BATCH, 5 * METRICS_PER_BATCH)
+    assert watched.has_stored(5 * METRICS_PER_BATCH)
+    assert not watched.ended.is_set()
+    assert watched.arrived_whole(5 * METRICS_PER_BATCH)
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+def test_who_gives_up_before_the_end_still_ends(watched: Watched, hurried: bool) -> None:
+    watched.courier.start()
+    if hurried:
+        watched.courier.hurry()
+    watched.courier.give_up()
+    time.sleep(0.2)
+    assert not watched.ended.is_set()  # who closes it afterwards finds it there
+    watched.write(0, 10)
+    watched.courier.close()
+    assert watched.ended.wait(60)
+    assert watched.heard[-1]["ended"]
+    assert watched.stored == 0
+    watched.spool.close()
