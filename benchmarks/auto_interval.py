@@ -30,15 +30,15 @@ TARGET = Target("auto: training", "unrecorded: training", round(1 / (1 - SHARE),
 
 @dataclass(frozen=True)
 class Case:
-    """A model and a batch size; ``share`` is the part of the asked-for steps that it takes."""
+    """A model and a batch size; ``part`` is that of the asked-for steps which it takes."""
 
     model: str
     batch_size: int
-    share: float = 1.0
+    part: float = 1.0
 
     def config(self, steps: int, device: str, data_dir: Path) -> RunConfig:
         """A run of about that many steps."""
-        images = max(1, round(steps * self.share)) * self.batch_size
+        images = max(1, round(steps * self.part)) * self.batch_size
         epochs = math.ceil(images / IMAGES)
         return RunConfig(
             dataset="fashion-mnist",
@@ -54,7 +54,7 @@ class Case:
         )
 
 
-CASES = (Case("simple_cnn", 512), Case("simple_cnn", 128), Case("resnet_small", 64, share=0.67))
+CASES = (Case("simple_cnn", 512), Case("simple_cnn", 128), Case("resnet_small", 64, part=0.67))
 
 
 def measured(case: Case, config: RunConfig, rounds: int) -> list[str]:

@@ -13,8 +13,8 @@ import multiprocessing
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import ClassVar
 
@@ -74,8 +74,7 @@ class Side:
 
         Raises RuntimeError: it failed, having said why, or takes longer than PATIENCE.
         """
-        for process in self._family():
-            process.resume()
+        self._each(psutil.Process.resume)
         try:
             self._connection.send(None)
             if not self._connection.poll(PATIENCE):
@@ -83,26 +82,22 @@ class Side:
             figures: Figures | None = self._connection.recv()
         except (EOFError, OSError):
             raise RuntimeError("a training has failed") from None
-        for process in self._family():
-            process.suspend()
+        self._each(psutil.Process.suspend)
         return figures
 
     def close(self) -> None:
         """End the process, wherever it is, and what it has started."""
-        for process in self._family():
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+        self._each(psutil.Process.kill)
         self._process.join()
         self._connection.close()
         self._folder.cleanup()
 
-    def _family(self) -> list[psutil.Process]:
-        try:
-            return [self.process, *self.process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+    def _each(self, action: Callable[[psutil.Process], None]) -> None:
+        """Do something to the process and to all that it has started, as far as they live."""
+        with suppress(psutil.NoSuchProcess):
+            for process in [self.process, *self.process.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    action(process)
 
 
 def in_turns(

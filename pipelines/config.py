@@ -171,7 +171,7 @@ class RunConfig(Options):
     """Memory layout of images and weights; faster for convolutions."""
     compile: bool = False
     """Compile the model with torch.compile."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=1024)
     """CPU threads; 0 leaves it to PyTorch."""
 
     # -- recording --

@@ -85,10 +85,14 @@ class Recording(Callback):
         self._open.callback(self._before_end, fit)
         self._pictures = EpochPictures(self.activation_stats, self.sink, fit.epochs)
 
+    def before_epoch(self, fit: Fit) -> None:
+        self._aside = 0.0
+        self._record.resume()
+
     def before_batch(self, fit: Fit) -> None:
-        if fit.aside != self._aside:  # each epoch begins at none
+        if fit.aside != self._aside:
+            self._aside = fit.aside
             self._record.resume()
-        self._aside = fit.aside
 
     def before_step(self, fit: Fit) -> None:
         self._record.note(

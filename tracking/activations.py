@@ -27,16 +27,16 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tracking.buffers import LayerBuffer, drain
 from tracking.errors import BadOption
+from tracking.failed_hooks import FailedHooks
 from tracking.interval import Thinning
-from tracking.kernels import kernel_for
 from tracking.lasting import LastingDead
+from tracking.layer_buffers import LayerBuffers
 from tracking.layer_hooks import LayerHooks
 from tracking.layer_rows import LayerRows, merged
 from tracking.layers import Hook, check_layers, inner_model, select_layers
 from tracking.optimizer_steps import on_each_step
-from tracking.outputs import float_tensors, has_values, in_backward
+from tracking.outputs import float_tensors, has_values, in_backward, in_trace
 from tracking.pace import Pace
 from tracking.ranks import Ranks
 from tracking.record_log import LOOK_EVERY, RecordLog, Watch
@@ -108,15 +108,18 @@ class ActivationStats:
             self._metrics,
             watch,
         )
+        self._failed = FailedHooks(
+            "activations", sink if sink and self._ranks.first else NullSink()
+        )
         self._thinning = Thinning(expected_steps)
         self._lasting: dict[tuple[str, str], LastingDead] = defaultdict(LastingDead)
         self._flush_every = flush_every
         self._rows = min(flush_every, LOOK_EVERY) if watch else flush_every
-        self._buffers: dict[tuple[str, str, torch.device], LayerBuffer] = {}
+        self._buffers = LayerBuffers(self._rows, near_zero_eps, above_threshold)
         self._hooks = LayerHooks(self.model, layers, self._after_layer)
         self._handles: list[RemovableHandle] = []
         self._untaken = self._unflushed = 0
-        self._entered = self._closed = self._called = False
+        self._entered = self._closed = False
         self._waited = 0.0
         self._evaluated_in_step = False
 
@@ -188,10 +191,11 @@ class ActivationStats:
 
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._pace.before_forward(model.training)
-        began = time.perf_counter()
         if self._armed():
+            began = time.perf_counter()
             self._hooks.update()
-        self._pace.always += time.perf_counter() - began
+            if model.training:
+                self._pace.recording += time.perf_counter() - began
 
     def _armed(self) -> bool:
         if self.model.training:
@@ -199,38 +203,30 @@ class ActivationStats:
         return self._record_eval
 
     def _after_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if not self._armed() or in_backward():
+        if not self._armed() or in_backward() or in_trace():
             return
         began = time.perf_counter()
-        self._called = True
         mode = "train" if self.model.training else "eval"
-        for x in float_tensors(output):
-            if has_values(x):
-                buffer = self._buffers.get((name, mode, x.device))
-                if buffer is None:
-                    buffer = self._new_buffer(name, mode, x.device)
-                buffer.add(x)
+        try:
+            for x in float_tensors(output):
+                if has_values(x):
+                    self._buffers.add(name, mode, x)
+        except Exception as error:  # a training is worth more than its statistics
+            self._lose(name, error)
         if mode == "train":
             self._pace.recording += time.perf_counter() - began
         else:
             self._evaluated_in_step = True
 
-    def _new_buffer(self, name: str, mode: str, device: torch.device) -> LayerBuffer:
-        eps, threshold = self._settings.near_zero_eps, self._settings.above_threshold
-        # Apple's GPU has no float64, in which everything is accumulated.
-        at = torch.device("cpu") if device.type == "mps" else device
-        # Accumulators made in inference mode could not be changed outside it.
-        with torch.inference_mode(False):
-            buffer = LayerBuffer(name, mode, at, self._rows, kernel_for(at, eps, threshold))
-        self._buffers[name, mode, device] = buffer
-        return buffer
+    def _lose(self, name: str, error: Exception) -> None:
+        """Record the layer no more; of the step under way it has nothing that can be trusted."""
+        self._failed.add(name, error)
+        self._hooks.detach(name)
+        self._buffers.abandon(name)
 
     def _end_rows(self) -> None:
         began, self._waited = time.perf_counter(), 0.0
-        if self._called:
-            self._called, now = False, time.time()
-            for buffer in self._buffers.values():
-                buffer.end_step(self.current_step, now)
+        self._buffers.end_step(self.current_step)
         # Ranks must exchange at the same steps, and one alone may have evaluated.
         evaluated = self._record_eval if self._ranks.several else self._evaluated_in_step
         if self._pace.due(self.current_step) or evaluated:
@@ -248,8 +244,8 @@ class ActivationStats:
         """Bring finished rows of all ranks together; there are none on ranks other than 0."""
         self._untaken = 0
         began = time.perf_counter()
-        taken = drain(list(self._buffers.values()))
-        if any(device.type != "cpu" for *_, device in self._buffers):
+        taken = self._buffers.take()
+        if not self._buffers.on_host:
             # Waiting until a device has done what it was given is the training's own time.
             self._waited = time.perf_counter() - began
         if self._closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,8 +14,12 @@ from torch.utils.hooks import RemovableHandle
 
 from tracking.diagnosis.evidence import NormFigures
 from tracking.layers import Hook
+from tracking.outputs import has_values
+from tracking.reasons import one_line
 
 __all__ = ["NormStats"]
+
+log = logging.getLogger("layerscope")
 
 
 class NormStats:
@@ -57,9 +62,16 @@ class NormStats:
 
     def _before_layer(self, name: str, module: _BatchNorm, inputs: tuple[Any, ...]) -> None:
         # Compiled code calls the hooks that it was compiled with, also when they have been removed.
-        if not self._handles or not inputs:
+        if not self._handles or not inputs or not has_values(inputs[0]):
             return
-        x = inputs[0]
+        try:
+            self._look_at(name, module, inputs[0])
+        except Exception as error:  # a training is worth more than a look at it
+            self.close()
+            self._layers = []
+            log.warning("batch normalisation is not looked at any more (%s)", one_line(error))
+
+    def _look_at(self, name: str, module: _BatchNorm, x: Tensor) -> None:
         if self._training:
             if module.training:  # a frozen layer does not normalise by its batch
                 self._trained[name] = len(x), x.numel() // x.shape[1]

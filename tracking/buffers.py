@@ -36,7 +36,7 @@ class LayerBuffer:
         self._ints = torch.zeros(rows, k.INTS, dtype=torch.int64, device=device)
         self._floats = torch.zeros(rows, k.FLOATS, dtype=torch.float64, device=device)
         self._nothing = torch.tensor(k.NOTHING, dtype=torch.float64, device=device)
-        # Views made once: taking a row out of a tensor costs as much as a small reduction.
+        # Found once: taking a row out of a tensor costs as much as a small reduction.
         self._rows = list(zip(kernel.rows(self._ints), kernel.rows(self._floats), strict=True))
         self._channels: dict[int, _Channels] = {}
         self._moments: list[tuple[int, float]] = []
@@ -46,10 +46,6 @@ class LayerBuffer:
     def __len__(self) -> int:
         """Rows that are finished."""
         return len(self._moments)
-
-    @property
-    def full(self) -> bool:
-        return len(self._moments) == len(self._rows)
 
     def add(self, x: Tensor) -> None:
         """Merge one output (any floating-point dtype and shape) into the open row."""
@@ -63,6 +59,10 @@ class LayerBuffer:
         if self._open:
             self._moments.append((step, time))
             self._open = False
+
+    def abandon(self) -> None:
+        """Forget the open row; nothing may be added any more."""
+        self._open = False
 
     def memory(self) -> list[Tensor]:
         """That of the finished rows, uint8 (bytes,), table by table."""
@@ -95,6 +95,10 @@ class LayerBuffer:
         self._clear()
         if kept is not None:
             self._ints[0], self._floats[0] = kept
+        # Outputs whose dimension 1 is of another size each time must not fill the memory.
+        self._channels = {
+            width: channels for width, channels in self._channels.items() if channels.in_use
+        }
         for channels in self._channels.values():
             channels.start_over(done if self._open else None)
 
@@ -123,6 +127,11 @@ class _Channels:
         """A row to be marked."""
         self._called.add(index)
         return self._rows[index]
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any row has such channels."""
+        return bool(self._called)
 
     def called(self, rows: int) -> npt.NDArray[np.bool_]:
         """In which of the first rows there were such channels."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tracking.mlflow_delivery import Delivery
@@ -17,12 +18,13 @@ from tracking.spool import SpoolReader
 __all__ = ["Courier"]
 
 LONGEST_PAUSE = 15.0
+"""Seconds: while a store is away, and after a request that took it long."""
 REST = 50.0
-"""Pause beside the work done before it, so that all of it takes a fiftieth of a core at most."""
+"""Pause beside the work done before it, so that all of it takes a fiftieth of a core."""
 
 
 class Courier:
-    """Delivers the spool in ``folder/spool`` every ``interval`` seconds.
+    """Delivers the spool in ``folder/spool``, which it looks into every ``interval`` seconds.
 
     After ``close`` it delivers the rest, but gives up ``patience`` seconds after the last success.
     ``tell`` is called with ``away=reason`` when the store stops answering, ``away=""`` when it
@@ -30,7 +32,8 @@ class Courier:
 
     Until ``hurry`` it works little, and only when nobody else wants the processor: it is a thread
     that Linux schedules as idle, since a low priority alone would still keep a core of the
-    training's, all of whose threads then wait. Such a thread cannot become an ordinary one again,
+    training's, all of whose threads then wait. After a request it rests, for 15 seconds at most.
+    Such a thread cannot become an ordinary one again,
     so what comes after the training, for whose end somebody waits, is delivered by another.
     """
 
@@ -48,8 +51,6 @@ class Courier:
         self._closing_since = 0.0
         self._delivery: Delivery | None = None
         self._away = ""
-        self._rest_at = 0.0
-        self._sent_before = 0
         self._background = threading.Thread(target=self._meanwhile, daemon=True)
         self._last = threading.Thread(target=self._afterwards, daemon=True)
 
@@ -87,32 +88,36 @@ class Courier:
         while not self._hurried.wait(pause):
             began = time.thread_time()
             # What waits after the first seconds of a run would take the whole of a short one.
-            self._rest_at = began + self._interval / REST
-            self._sent_before = self._sent()
-            if self._fails():
-                pause = min(2 * pause, LONGEST_PAUSE)
-            else:
-                pause = max(self._interval, REST * (time.thread_time() - began))
+            failed = self._fails(partial(self._rests, began + self._interval / REST, self._sent))
+            rest = 2 * pause if failed else REST * (time.thread_time() - began)
+            pause = min(max(self._interval, rest), LONGEST_PAUSE)
+
+    def _rests(self, since: float, sent: int) -> bool:
+        """Whether a little has been sent, and it is time for a rest."""
+        # Reaching the store may take longer than all that is allowed, and yet something has to be
+        # sent each time.
+        little = self._sent > sent and time.thread_time() > since
+        return self._hurried.is_set() or little
 
     def _afterwards(self) -> None:
         """Until the spool is closed and all has been sent, or there is no hope of it."""
         self._background.join()
-        pause = 0.0
+        given_up, pause = self._given_up.is_set, 0.0
         try:
             while not self._closing.wait(pause):
-                again = 2 * max(pause, self._interval) if self._fails() else self._interval
-                pause = min(again, LONGEST_PAUSE)
+                rest = 2 * pause if self._fails(given_up) else 0.0
+                pause = min(max(self._interval, rest), LONGEST_PAUSE)
             pause = self._interval
-            while not self._given_up.is_set() and self._fails() and not self._hopeless():
+            while not given_up() and self._fails(given_up) and not self._hopeless():
                 self._given_up.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
         finally:  # whoever waits must hear of the end, whatever it is
             self._tell(ended=True, refusals=self._delivery.refusals() if self._delivery else "")
 
-    def _fails(self) -> bool:
-        """Send everything that waits now; whether the store is away."""
+    def _fails(self, enough: Callable[[], bool]) -> bool:
+        """Send what waits now, until that is enough; whether the store is away."""
         try:
-            while self._send() and not self._enough():
+            while self._send(enough) and not enough():
                 pass
         except Exception as error:
             self._note_away(reason(error))
@@ -120,23 +125,15 @@ class Courier:
         self._note_away("")
         return False
 
-    def _send(self) -> bool:
-        """Send a stretch; False where nothing waits."""
+    def _send(self, enough: Callable[[], bool]) -> bool:
+        """Send a stretch, or what is enough of it; False where nothing waits."""
         if self._delivery is None:
             target = self._spool.target
             run = MlflowRun.find(target["tracking_uri"], target["run_id"])
             self._delivery = Delivery(self._spool, run)
-        return self._delivery.send(self._enough)
+        return self._delivery.send(enough)
 
-    def _enough(self) -> bool:
-        """Whether the calling thread is to send no more now."""
-        if self._given_up.is_set() or threading.current_thread() is not self._background:
-            return self._given_up.is_set()
-        # The rest is for the other thread, or for the next time; reaching the store may take longer
-        # than all that is allowed, and yet something has to be sent each time.
-        done = self._sent() > self._sent_before and time.thread_time() > self._rest_at
-        return self._hurried.is_set() or done
-
+    @property
     def _sent(self) -> int:
         return self._delivery.sent if self._delivery else 0
 

@@ -20,7 +20,8 @@ modified in-place"). Views are the exception, see ``_source``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,17 @@ import torch
 from torch import Tensor, nn
 
 from tracking import norms
+from tracking.failed_hooks import FailedHooks
 from tracking.flow_tables import gradients_schema
 from tracking.layer_hooks import LayerHooks
 from tracking.layers import Hook, check_layers, select_layers
 from tracking.norms import gradient_sums, has_elements_to_read
-from tracking.outputs import float_tensors
+from tracking.outputs import float_tensors, has_values, in_trace
 from tracking.pace import Pace
+from tracking.ranks import is_first_rank
 from tracking.record_log import Watch
 from tracking.records import GradientRecord
-from tracking.sink import Sink
+from tracking.sink import NullSink, Sink
 from tracking.stepped import SteppedStats, metric_key
 from tracking.sum_rows import SumRow
 
@@ -89,6 +92,7 @@ class GradientStats(SteppedStats[GradientRecord]):
         self._scaler = scaler
         self._wanted = layers
         self._hooks = LayerHooks(self.model, layers, self._after_layer)
+        self._failed = FailedHooks("gradients", sink if sink and is_first_rank() else NullSink())
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -123,11 +127,11 @@ class GradientStats(SteppedStats[GradientRecord]):
     def _after_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         # Also while a checkpointed layer is computed again, in backward: it is either the first
         # time that it is computed with a graph (use_reentrant), or no gradient comes by.
-        if self.model.training and self._armed():
-            with self._counted():
+        if self.model.training and self._armed() and not in_trace():
+            with self._counted(), self._losing(name):
                 for x in float_tensors(output):
                     source = _source(x, module, inputs)
-                    if source.requires_grad and not source.is_leaf:
+                    if source.requires_grad and not source.is_leaf and has_values(source):
                         _catch(source, partial(self._on_gradient, name))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -135,11 +139,20 @@ class GradientStats(SteppedStats[GradientRecord]):
         # An output beside which others of the same operation got a gradient has None.
         if gradient is None or not has_elements_to_read(gradient) or not self._armed():
             return
-        with self._counted(), torch.no_grad():
+        with self._counted(), self._losing(name), torch.no_grad():
             sums = gradient_sums(gradient)
             if self._scaler is not None:
                 _unscale(sums, self._scaler)
             self._rows.add(name, sums)
+
+    @contextmanager
+    def _losing(self, name: str) -> Iterator[None]:
+        """Where it fails, the layer is recorded no more: a training is worth more than that."""
+        try:
+            yield
+        except Exception as error:
+            self._failed.add(name, error)
+            self._hooks.detach(name)
 
     def _record(self, row: SumRow) -> GradientRecord:
         finite, nonfinite, zeros, size, squares = row.sums

@@ -38,9 +38,10 @@ from tracking.step_notes import (
     StepNotes,
     copied,
     kept_loss,
+    losses_on_host,
     of_all_ranks,
-    on_host,
     records_of,
+    understood,
 )
 from tracking.store import RecordFile
 from tracking.tables import read_steps, steps_schema, steps_table
@@ -56,10 +57,11 @@ class Recorder:
 
     A hook reads the parameter groups between ``backward`` and the update, so what is recorded is
     what was used, whoever set it. A step that a gradient scaler skips, or that raises, is not
-    recorded, since it did not happen. Losses stay on their device until ``flush_every`` steps are
-    full. Rows go to Parquet parts below ``directory`` (a temporary one by default), thinned metrics
-    to ``sink``. ``watch`` is given finished records every 16 steps, on rank 0; ``pace`` is told
-    what the steps took. With several ranks each must have a recorder, unless ``together`` is False.
+    recorded, since it did not happen. Losses stay on their device until ``flush_every`` steps, or
+    16 where somebody watches, are full. Rows go to Parquet parts below ``directory`` (a temporary
+    one by default), thinned metrics to ``sink``. ``watch`` is given finished records every 16
+    steps, on rank 0; ``pace`` is told what the steps took. With several ranks each must have a
+    recorder, unless ``together`` is False.
 
     Raises BadOption: ``flush_every`` is below 1; BadTracking: the directory cannot be written.
     """
@@ -93,8 +95,8 @@ class Recorder:
         self._flush_every = flush_every
         self._rows = min(flush_every, LOOK_EVERY) if watch else flush_every
         self._unflushed = 0
-        self._noted: list[dict[str, Any]] = []
-        self._notes: list[dict[str, Any]] = []
+        self._told_before: list[dict[str, Any]] = []
+        self._told_since: list[dict[str, Any]] = []
         self._pending: list[StepNotes] = []
         self._smooth = SmoothedLoss()
         self._handles: list[RemovableHandle] = []
@@ -134,13 +136,14 @@ class Recorder:
     ) -> None:
         """Say what the optimizer cannot know of its next step; a closure says it during the step.
 
-        ``loss`` is a number or a scalar tensor (its value is copied on its device, without waiting
-        for it; its graph is not kept), ``step`` overrides the recorder's own count.
+        ``loss`` is a number or a scalar tensor (its value is copied, on an accelerator
+        without waiting for it; its graph is not kept), ``step`` overrides the recorder's own count.
         """
         if step is not None:
-            self.current_step = step
+            self.current_step = int(step)
         noted = {"loss": kept_loss(loss), "batch_size": batch_size, "epoch": epoch}
-        self._notes = [*self._notes[:1], noted]  # the first since the last step, and the latest
+        # The first since the last step, or since this one began, and the latest.
+        self._told_since = [*self._told_since[:1], noted]
 
     def flush(self) -> list[HyperParams]:
         """Write the steps recorded since the last flush as a part, and send thinned metrics.
@@ -167,15 +170,15 @@ class Recorder:
     def _before_step(self) -> None:
         began = time.perf_counter()
         self._time = time.time()
-        self._noted, self._notes = self._notes[-1:], []
+        self._told_before, self._told_since = self._told_since[-1:], []
         self._groups = [copied(group) for group in self.optimizer.param_groups]
         self._pace.always += time.perf_counter() - began
 
     def _after_step(self) -> None:
         began, self._waited = time.perf_counter(), 0.0
         # A closure may compute the loss several times, the first time before anything changes.
-        noted = (self._noted or self._notes or NOTHING)[0]
-        self._notes = []
+        noted = (self._told_before or self._told_since or NOTHING)[0]
+        self._told_since = []
         self._pending.append(
             StepNotes(
                 step=self.current_step,
@@ -199,9 +202,9 @@ class Recorder:
         if self._pending:
             # Waiting until the device has computed the losses is the training's own time.
             began = time.perf_counter()
-            mine = on_host(self._pending)
+            losses = losses_on_host(self._pending)
             self._waited = time.perf_counter() - began
-            shares = self._ranks.gathered(mine)
+            shares = self._ranks.gathered(understood(self._pending, losses))
             self._pending = []
             steps = of_all_ranks(shares)
             self._log.add([r for step in steps for r in records_of(step, self._smooth)])

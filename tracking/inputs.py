@@ -32,8 +32,9 @@ class InputStats:
 
     ``tell`` is given what was found, when the step ends. Between looks, on an accelerator, each
     input is summed, and sixteen sums come over at a time: one that is not finite is told of too. On
-    the CPU, where summing takes the training's time, only the input of a step that fails is looked
-    at so. ``first_step``: steps done before, in a run that goes on.
+    the CPU, where summing takes the training's time, the last input of a run is looked at when it
+    closes: what ended the run may be in it. ``first_step``: steps done before, in a run that goes
+    on.
     """
 
     def __init__(self, tell: Callable[[InputFigures], None], first_step: int = 0) -> None:
@@ -42,7 +43,7 @@ class InputStats:
         self._told = 0
         self._labels: Tensor | None = None
         self._seen: InputFigures | None = None
-        self._current: Any = None
+        self._kept: tuple[int, Any, int | None] | None = None
         self._on_host = True
         self._sums: list[tuple[int, int, Tensor]] = []
 
@@ -54,12 +55,13 @@ class InputStats:
         done = self.current_step - self._first_step
         due = done < FIRST or done & (done - 1) == 0
         if not due and self._on_host:
-            self._current = inputs
+            self._kept = self.current_step, inputs, _version(inputs)
             return
+        self._kept = None
         x = _batch(inputs)
         if x is None:
             return
-        self._on_host = x.device.type == "cpu"
+        self._on_host = x.is_cpu
         if not due:
             self._sum(x)
         elif self._seen is None and x.numel():
@@ -82,12 +84,25 @@ class InputStats:
 
     def close(self) -> None:
         """Tell of what nobody knows yet; the step under way has failed, or there is none."""
-        x = _batch(self._current)
-        if x is not None:
-            last = _figures(self.current_step, x.detach())
-            self._seen = last if last.nonfinite else None
+        if self._kept is not None:
+            step, inputs, version = self._kept
+            self._kept = None
+            if version == _version(inputs):  # or a model may have changed them in place
+                self._look_back(step, inputs)
         self._tell_seen()
         self._check_sums()
+
+    def _look_back(self, step: int, inputs: Any) -> None:
+        # A loss that is not finite is often noticed when its step has ended; one that cannot be
+        # computed of the labels fails in it.
+        under_way = step == self.current_step
+        x = _batch(inputs)
+        if x is None or not x.untyped_storage().nbytes():  # whose memory has been given back
+            return
+        figures = _figures(step, x.detach())
+        if figures.nonfinite or (under_way and self._labels is not None):
+            self._seen = figures
+            self._labels = self._labels if under_way else None
 
     def _sum(self, x: Tensor) -> None:
         if self._sums and self._sums[-1][-1].device != x.device:
@@ -97,7 +112,7 @@ class InputStats:
 
     def _tell_seen(self) -> None:
         seen, labels = self._seen, self._labels
-        self._seen = self._current = self._labels = None
+        self._seen = self._labels = None
         if seen is not None:
             self._tell(seen if labels is None else _with_labels(seen, labels))
 
@@ -121,9 +136,19 @@ def _batch(inputs: Any) -> Tensor | None:
     return x
 
 
+def _version(inputs: Any) -> int | None:
+    """How often the first of the inputs has been changed in place; None where nobody counts."""
+    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+    if not isinstance(first, Tensor) or first.is_inference():
+        return None
+    return first._version  # noqa: SLF001 - documented nowhere, used by everybody
+
+
 def _with_labels(figures: InputFigures, labels: Tensor) -> InputFigures:
+    labels = torch.as_tensor(labels)
     if labels.is_floating_point():
         return figures
+    labels = labels.long()  # -100 would be another number in bytes
     known = labels[labels != IGNORED]
     if not known.numel():
         return figures

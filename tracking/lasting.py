@@ -15,6 +15,10 @@ LASTING = 20
 """Recorded steps without any activity after which a channel counts as dead for good."""
 
 
+MOST_WIDTHS = 64
+"""Numbers of channels that are kept apart: outputs of ever new ones must not fill the memory."""
+
+
 class LastingDead:
     """Counts, for each channel of one layer, the recorded steps since it was last alive."""
 
@@ -36,5 +40,8 @@ class LastingDead:
             dead_for = row - np.maximum.accumulate(last_alive, axis=0)
             if len(dead_for):
                 counts[called] += (dead_for >= LASTING).sum(axis=1)
+                self._dead_for.pop(width, None)
                 self._dead_for[width] = dead_for[-1]
+        while len(self._dead_for) > MOST_WIDTHS:
+            del self._dead_for[next(iter(self._dead_for))]  # who has not been called for longest
         return counts

@@ -30,25 +30,31 @@ class LayerHooks:
         self._layers = layers
         self._call = call
         self._membership = Membership(model)
-        self._hooked: dict[str, tuple[nn.Module, RemovableHandle]] = {}
+        self._hooked: dict[str, tuple[nn.Module, Hook, RemovableHandle]] = {}
 
     def update(self) -> None:
         """Hook what is selected now: modules that joined the model, not those that left it."""
         if not self._membership.changed():
             return
         chosen = matching_layers(self._model, self._layers)
-        for name, (module, handle) in list(self._hooked.items()):
+        for name, (module, _, handle) in list(self._hooked.items()):
             if chosen.get(name) is not module:
                 handle.remove()
                 del self._hooked[name]
         for name, module in chosen.items():
             if name not in self._hooked:
                 hook = Hook(partial(self._call, name))
-                self._hooked[name] = (module, module.register_forward_hook(hook))
+                self._hooked[name] = module, hook, module.register_forward_hook(hook)
                 self.order.setdefault(name, len(self.order))
+
+    def detach(self, name: str) -> None:
+        """Call for this layer no more, as long as it is the same module."""
+        _, hook, handle = self._hooked[name]
+        hook.disarm()
+        handle.remove()
 
     def remove(self) -> None:
         """Remove every hook. May be called twice."""
-        for _, handle in self._hooked.values():
+        for *_, handle in self._hooked.values():
             handle.remove()
         self._hooked.clear()

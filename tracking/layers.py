@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules import activation
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrize import is_parametrized
 
 from tracking.errors import BadOption
 
@@ -32,6 +33,9 @@ NON_LINEARITIES = tuple(
     if (kind := getattr(activation, name)) is not nn.MultiheadAttention
 )
 
+
+MADE = {"parametrizations"}
+"""Below this name torch has what makes a parameter of others (weight_norm), which is no layer."""
 
 _CHILDREN, _PARAMETERS, _VALUES = (
     itemgetter("_modules"),
@@ -54,6 +58,10 @@ class Hook:
     def __call__(self, *args: Any) -> None:
         if self._call is not None:
             self._call(*args)
+
+    def disarm(self) -> None:
+        """Do nothing from now on; compiled code calls a hook also after its removal."""
+        self._call = None
 
     def __reduce__(self) -> tuple[type[Hook], tuple[None]]:
         return Hook, (None,)
@@ -127,7 +135,9 @@ def select_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
 
 def matching_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
     """The modules that ``layers`` means now, as in ``select_layers``; there may be none."""
-    modules = dict(model.named_modules())
+    modules = {
+        name: module for name, module in model.named_modules() if MADE.isdisjoint(name.split("."))
+    }
     wanted = _wanted(layers)
     chosen = {name for name, module in modules.items() if wanted(name, module)}
     if layers == "activations":
@@ -153,10 +163,11 @@ def _wanted(layers: str) -> Callable[[str, nn.Module], bool]:
     if layers == "params":
         return lambda name, module: _has_parameters(module)
     if layers == "all":
-        return lambda name, module: bool(name) and next(module.children(), None) is None
+        return lambda name, module: bool(name) and {n for n, _ in module.named_children()} <= MADE
     pattern = re.compile(layers)
     return lambda name, module: bool(name) and bool(pattern.search(name))
 
 
 def _has_parameters(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters(recurse=False))
+    own = any(True for _ in module.parameters(recurse=False))
+    return own or is_parametrized(module)

@@ -47,23 +47,24 @@ class Uploader:
         the rest) or ``give_up`` on it.
         """
         upload = order["upload"]
+        if order["order"] == "open":
+            # What the user has set since this process was started: tokens, time limits.
+            os.environ.update(order["environment"])
+            folder = Path(order["folder"])
+            courier = Courier(folder, order["interval"], order["patience"], self._teller(upload))
+            self._couriers[upload] = courier
+            courier.start()
+            return
+        known = self._couriers.get(upload)
+        if known is None:  # it has ended meanwhile
+            return
         match order["order"]:
-            case "open":
-                # What the user has set since this process was started: tokens, time limits.
-                os.environ.update(order["environment"])
-                folder = Path(order["folder"])
-                courier = Courier(
-                    folder, order["interval"], order["patience"], self._teller(upload)
-                )
-                self._couriers[upload] = courier
-                courier.start()
             case "hurry":
-                self._couriers[upload].hurry()
+                known.hurry()
             case "close":
-                self._couriers[upload].close()
+                known.close()
             case "give_up":
-                if ending := self._couriers.get(upload):  # it may have ended meanwhile
-                    ending.give_up()
+                known.give_up()
 
     def end(self) -> None:
         """No more orders will come."""

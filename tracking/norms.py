@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tracking.outputs import has_values
+
 __all__ = [
     "ABS",
     "FINITE",
@@ -47,7 +49,7 @@ BLOCK = 1 << 12
 
 def has_elements_to_read(x: Tensor) -> bool:
     """False for what has no plain memory of real floating-point numbers to read."""
-    return x.is_floating_point() and x.layout is torch.strided and not (x.is_meta or x.is_nested)
+    return x.is_floating_point() and has_values(x)
 
 
 def gradient_sums(gradient: Tensor) -> Tensor:

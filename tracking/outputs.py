@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
-__all__ = ["float_tensors", "has_values", "in_backward"]
+__all__ = ["float_tensors", "has_values", "in_backward", "in_trace"]
 
 
 def in_backward() -> bool:
@@ -16,9 +17,19 @@ def in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)  # noqa: SLF001 - torch has no public way
 
 
+def in_trace() -> bool:
+    """Whether torch.jit records what is done, which is no training."""
+    return bool(torch._C._is_tracing())  # noqa: SLF001 - torch.jit.is_tracing takes longer
+
+
 def has_values(x: Tensor) -> bool:
-    """False for what has no plain memory to read: meta, sparse and nested tensors."""
-    return not (x.is_meta or x.is_nested) and x.layout is torch.strided
+    """False for what has no plain memory to read: meta, fake, sparse and nested tensors, and those
+    that stand for others inside torch.func's transformations (vmap, grad).
+    """
+    if x.is_meta or x.is_nested or x.layout is not torch.strided or isinstance(x, FakeTensor):
+        return False
+    # torch.func has no public way to ask.
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x)  # noqa: SLF001
 
 
 def float_tensors(output: Any) -> Iterable[Tensor]:

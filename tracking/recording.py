@@ -148,6 +148,7 @@ class RunRecord:
         for recorder in self._recorders:
             recorder.current_step = first_step
         self._closing = ExitStack()
+        self._entered = False
 
     @property
     def recorder(self) -> Recorder:
@@ -167,6 +168,9 @@ class RunRecord:
         return self._recorders.updates
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("a RunRecord records once; make a new one for another run")
+        self._entered = True
         with ExitStack() as entered:
             if self._diagnosis is not None:
                 entered.enter_context(self._diagnosis)

@@ -30,7 +30,8 @@ class HyperParams:
     epoch: int | None
     group: str
     """The group's ``name``, or its index as text."""
-    lr: float
+    lr: float | None
+    """None for optimizers without one, or that find their own."""
     momentum: float | None
     """SGD's momentum or Adam's beta1; None for optimizers without either."""
     weight_decay: float | None

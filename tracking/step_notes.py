@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +18,10 @@ __all__ = [
     "StepNotes",
     "copied",
     "kept_loss",
+    "losses_on_host",
     "of_all_ranks",
-    "on_host",
     "records_of",
+    "understood",
 ]
 
 BETA = 0.98
@@ -31,7 +33,7 @@ APART = FIELDS | WAYS
 
 
 class StepNotes(NamedTuple):
-    """What a step leaves until the next flush; its numbers are looked at only then."""
+    """What a step leaves until the next flush; its groups are understood only then."""
 
     step: int
     epoch: int | None
@@ -43,12 +45,15 @@ class StepNotes(NamedTuple):
 
 
 def copied(group: Mapping[str, Any]) -> dict[str, Any]:
-    """A parameter group's options as they are now; a learning rate may be a tensor."""
+    """A parameter group's options as they are now; numbers may be tensors, betas two of them."""
     copy = dict(group)
     copy.pop("params", None)
     for name, value in copy.items():
         if isinstance(value, Tensor):
             copy[name] = value.detach().clone()
+    betas = copy.get("betas")
+    if isinstance(betas, (tuple, list)):
+        copy["betas"] = [b.detach().clone() if isinstance(b, Tensor) else b for b in betas]
     return copy
 
 
@@ -56,28 +61,38 @@ def kept_loss(loss: Tensor | float | None) -> Tensor | float | None:
     """A loss as it is now: whoever made it may go on computing with it in place.
 
     A tensor of an accelerator stays there, since reading it would make the host wait; of the CPU's
-    the host has the number already.
+    the host has the number already. Raises TypeError: it is neither a number nor like one.
     """
+    if loss is None:
+        return None
     if not isinstance(loss, Tensor):
-        return loss
+        return float(loss)
     return loss.item() if loss.is_cpu else loss.detach().reshape(()).clone()
 
 
-def on_host(steps: Sequence[StepNotes]) -> list[StepNotes]:
-    """The same with numbers for tensors; one transfer for the losses where they are of one kind."""
+def losses_on_host(steps: Sequence[StepNotes]) -> list[float | None]:
+    """The steps' losses; waits until devices have computed them.
+
+    One transfer where they are of one kind.
+    """
     tensors = [step.loss for step in steps if isinstance(step.loss, Tensor)]
     same = len({(loss.device, loss.dtype) for loss in tensors}) == 1
     values = iter(torch.stack(tensors).tolist() if same else map(float, tensors))
+    return [next(values) if isinstance(step.loss, Tensor) else step.loss for step in steps]
+
+
+def understood(steps: Sequence[StepNotes], losses: Sequence[float | None]) -> list[StepNotes]:
+    """The same with these losses, and with the groups' options under the names of HyperParams."""
     return [
         StepNotes(
             step.step,
             step.epoch,
             step.batch_size,
             step.time,
-            next(values) if isinstance(step.loss, Tensor) else step.loss,
+            loss,
             [_read_group(group, index) for index, group in enumerate(step.groups)],
         )
-        for step in steps
+        for step, loss in zip(steps, losses, strict=True)
     ]
 
 
@@ -131,9 +146,9 @@ class SmoothedLoss:
 
 
 @cache
-def _option_names(*names: str) -> tuple[str, ...]:
+def _option_names(*names: object) -> tuple[str, ...]:
     """Those that are options of the optimizer's own, and may be numbers."""
-    return tuple(name for name in names if name not in APART)
+    return tuple(name for name in names if isinstance(name, str) and name not in APART)
 
 
 def _read_group(group: Mapping[str, Any], index: int) -> dict[str, Any]:
@@ -142,16 +157,23 @@ def _read_group(group: Mapping[str, Any], index: int) -> dict[str, Any]:
     momentum = betas[0] if betas else group.get("momentum")
     options = {}
     for name in _option_names(*group):
-        value = group[name]
-        if isinstance(value, (bool, int, float)):
-            options[name] = float(value)
+        number = _number(group[name])
+        if number is not None:
+            options[name] = number
     for position, beta in enumerate(betas[1:] if betas else (), start=2):
         options[f"beta{position}"] = float(beta)
     weight_decay = group.get("weight_decay")
     return {
         "group": str(group.get("name", index)),
-        "lr": float(group["lr"]),
-        "momentum": None if momentum is None else float(momentum),
-        "weight_decay": None if weight_decay is None else float(weight_decay),
+        "lr": _number(group.get("lr")),
+        "momentum": _number(momentum),
+        "weight_decay": _number(weight_decay),
         "options": options,
     }
+
+
+def _number(value: Any) -> float | None:
+    """As a float; None for what is no number, such as a rate that the optimizer finds itself."""
+    if isinstance(value, (bool, int, float, Real)):
+        return float(value)
+    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None

@@ -35,14 +35,16 @@ class RecordFile:
     """One table of records that grows by parts and ends as ``<directory>/<name>``.
 
     Without ``directory`` the file lives in a temporary one, which goes when this object does.
-    What an earlier run left there under this name is removed. Columns of the parts that ``schema``
+    What an earlier run left there under this name is removed. A forked process, which has a copy of
+    the object, writes nothing: the file is its parent's. Columns of the parts that ``schema``
     lacks are added to it. Raises BadTracking: the directory cannot be made or written.
     """
 
     def __init__(self, name: str, schema: pa.Schema, directory: Path | str | None = None) -> None:
         if directory is None:
             directory = tempfile.mkdtemp(prefix="layerscope-")
-            weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+            weakref.finalize(self, _remove, directory, os.getpid())
+        self._owner = os.getpid()
         self.path = Path(directory) / name
         self._schema = schema
         self._parts = self.path.parent / "parts" / self.path.stem
@@ -60,6 +62,8 @@ class RecordFile:
 
     def append(self, table: pa.Table) -> None:
         """Write a table as the next part."""
+        if os.getpid() != self._owner:
+            return
         part = self._parts / f"{self._count:08}.parquet"
         _write_whole(table, part)
         self._count += 1
@@ -73,11 +77,16 @@ class RecordFile:
 
         Raises RecordsDamaged: a part cannot be read; it is named, and all parts stay.
         """
-        if not self._closed:
+        if not self._closed and os.getpid() == self._owner:
             _compact(self._parts, self.path, self._schema)
             shutil.rmtree(self._parts.parent if _only_child(self._parts) else self._parts)
             self._closed = True
         return self.path
+
+
+def _remove(directory: str, owner: int) -> None:
+    if os.getpid() == owner:  # a forked process, which ends sooner, has not made it
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def read_records(source: Path) -> pa.Table:

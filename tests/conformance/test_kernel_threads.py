@@ -6,6 +6,7 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,7 +156,17 @@ def test_callers_in_several_threads_do_not_disturb_each_other() -> None:
             assert_same_bits(one, row)
 
 
-def test_numba_s_key_depends_on_every_file_that_is_compiled() -> None:
+def test_numba_s_key_depends_on_every_file_that_is_compiled(tmp_path: Path) -> None:
+    folder = Path(r.__file__).parent
+    for file in folder.glob("*.py"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert r.digest_of(tmp_path) == r.SOURCE
+    compiled = ("accumulators", "numba_pieces", "numba_intrinsics", "numba_reduction")
+    for name in compiled:
+        kept = (tmp_path / f"{name}.py").read_bytes()
+        (tmp_path / f"{name}.py").write_bytes(kept + b"#")
+        assert r.digest_of(tmp_path) != r.SOURCE
+        (tmp_path / f"{name}.py").write_bytes(kept)
     # Its key has the contents of closures in it, beside the date of the file itself.
     for function in r.entries(np.float32, np.int32, r.SOURCE):
         assert function.__closure__ is not None

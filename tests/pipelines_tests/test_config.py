@@ -125,7 +125,7 @@ def refusal(**options: Any) -> str:
         ("precision", ["fp8"]),
         ("nesterov", ["perhaps"]),
         ("patience", [-1]),
-        ("threads", [-1]),
+        ("threads", [-1, 99_999]),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_name(name: str, values: list[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.callbacks import Callback
+from pipelines.callbacks import Callback, LossGuard
 from pipelines.config import RunConfig
-from pipelines.data.loaders import Loaders
+from pipelines.data.images import Split
+from pipelines.data.loaders import Batch, InMemoryLoader, Loaders
 from pipelines.recording import EpochMetrics, Recording
 from pipelines.run import FitResult, prepare, train
 from pipelines.schedules import make_schedule
 from pipelines.trainer import Fit, Trainer, evaluate
 from tracking import pace
 from tracking.diagnosis.evidence import RunContext
-from tracking.errors import BadOption
+from tracking.errors import BadOption, NonFiniteLoss
 from tracking.hyperparameters import Recorder
+from tracking.records import Finding
 from tracking.sink import MemorySink
 
 __all__: list[str] = []
@@ -57,9 +59,20 @@ def trainer_of(
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     sink = MemorySink()
-    recording = Recording(RunConfig(**options), model, directory, sink)
+    context = RunContext(classes=3)
+    recording = Recording(RunConfig(**options), model, directory, sink, context)
     trainer = Trainer(model, optimizer, loaders, CPU, callbacks=[recording, *callbacks])
     return trainer, recording, sink
+
+
+class StandingClock:
+    """Goes on only where it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
 
 
 def fit(trainer: Trainer, epochs: int = 1) -> Fit:
@@ -145,19 +158,73 @@ def test_recording_twice_with_one_callback_starts_anew(
     assert recording.recorder.read()["step"].to_pylist() == [0, 1, 2, 3]
 
 
+class Spoilt(InMemoryLoader):
+    """A loader one of whose batches is damaged."""
+
+    def __init__(self, sound: InMemoryLoader, at: int, damage: Callable[[Batch], Batch]) -> None:
+        split = Split(sound.split.images, sound.split.labels)
+        super().__init__(split, sound.batch_size, (0.5,), (0.25,), CPU)
+        self._at = at
+        self._damage = damage
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, batch in enumerate(super().__iter__()):
+            yield self._damage(batch) if index == self._at else batch
+
+
+def failed_on(loaders: Loaders, folder: Path, at: int, damage: Callable[[Batch], Batch]) -> Finding:
+    """What the diagnosis says first of a run whose batch ``at`` is damaged."""
+    assert isinstance(loaders.train, InMemoryLoader)
+    damaged = loaders._replace(train=Spoilt(loaders.train, at, damage))
+    trainer, recording, _ = trainer_of(damaged, folder, LossGuard())
+    with pytest.raises((NonFiniteLoss, IndexError)):
+        fit(trainer)
+    return recording.findings[0]
+
+
+# The first steps are looked at anyway, and so is the sixteenth; the twelfth is not.
+@pytest.mark.parametrize("at", [0, 5, 12, 16, 19])
 def test_a_step_whose_loss_cannot_be_computed_tells_of_its_labels(
-    loaders: LoadersMaker, tmp_path: Path
+    loaders: LoadersMaker, tmp_path: Path, no_pictures: None, at: int
 ) -> None:
-    trainer, _, _ = trainer_of(loaders(), tmp_path)
-    classes = 2  # the loaders give labels from 0 to 2
-    trainer.model[3] = nn.Linear(8, classes)
-    recording = Recording(
-        RunConfig(), trainer.model, tmp_path, MemorySink(), RunContext(classes=classes)
+    def damage(batch: Batch) -> Batch:
+        return Batch(batch.x, batch.y + 3)
+
+    found = failed_on(loaders(count=160), tmp_path, at, damage)
+    assert (found.rule, found.first_step) == ("labels_out_of_range", at)
+    assert "the model has 3 outputs" in found.summary
+
+
+@pytest.mark.parametrize("at", [0, 5, 12, 16, 19])
+def test_damaged_images_are_blamed_and_not_the_first_layer(
+    loaders: LoadersMaker, tmp_path: Path, no_pictures: None, at: int
+) -> None:
+    def damage(batch: Batch) -> Batch:
+        x = batch.x.clone()
+        x[-1, 0, 0, 0] = torch.nan
+        return Batch(x, batch.y)
+
+    found = failed_on(loaders(count=160), tmp_path, at, damage)
+    assert (found.rule, found.first_step) == ("non_finite", at)
+    assert "the input" in found.summary
+
+
+def test_what_happens_between_epochs_is_no_part_of_a_step(
+    small: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, seconds = StandingClock(), []
+
+    class Long(Callback):
+        def after_epoch(self, fit: Fit) -> None:
+            clock.now += 1000
+
+    monkeypatch.setattr(pace, "time", clock)
+    monkeypatch.setattr(
+        pace.Interval, "end_step", lambda self, step, whole, *rest: seconds.append(whole)
     )
-    again = Trainer(trainer.model, trainer.optimizer, loaders(), CPU, callbacks=[recording])
-    with pytest.raises(IndexError, match="out of bounds"):
-        fit(again)
-    assert recording.findings[0].rule == "labels_out_of_range"
+    train(prepare(small(report=False, valid_fraction=0)), tmp_path, [Long()])
+    assert seconds == [0.0] * len(seconds)
+    assert len(seconds) >= 8
 
 
 # -- what is there afterwards --
@@ -226,12 +293,6 @@ def test_every_and_layers_reach_the_statistics(trained: TrainedMaker) -> None:
 def test_what_callbacks_do_aside_is_not_taken_for_the_training_s_time(
     small: ConfigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: bool
 ) -> None:
-    class Clock:
-        now = 0.0
-
-        def perf_counter(self) -> float:
-            return self.now
-
     class Aside(Callback):
         order = 200
 
@@ -239,7 +300,7 @@ def test_what_callbacks_do_aside_is_not_taken_for_the_training_s_time(
             clock.now += 1000
             fit.aside += 1000 * counted
 
-    clock, seconds = Clock(), []
+    clock, seconds = StandingClock(), []
     monkeypatch.setattr(pace, "time", clock)
     monkeypatch.setattr(
         pace.Interval, "end_step", lambda self, step, whole, *rest: seconds.append(whole)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tests.tracking_tests.reference import assert_stats
 
 __all__ = [
+    "Elsewhere",
     "Outputs",
     "batches",
     "captured",
@@ -27,6 +28,14 @@ __all__ = [
 ]
 
 Outputs = dict[tuple[str, int], list[Tensor]]
+
+
+class Elsewhere(Tensor):
+    """As if on an accelerator."""
+
+    @property
+    def is_cpu(self) -> bool:
+        return False
 
 
 def cnn(seed: int = 0, *, inplace: bool = False) -> nn.Sequential:

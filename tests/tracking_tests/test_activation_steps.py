@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.tracking_tests.models import batches, captured, cnn, rows, sgd, train, verify
+from tests.tracking_tests.models import Outputs, batches, captured, cnn, rows, sgd, train, verify
 from tracking import ActivationStats, activations, pace
 from tracking.sink import MemorySink
 
@@ -194,7 +194,7 @@ def test_memory_does_not_grow_with_the_steps(tmp_path: Path) -> None:
             model(x)
             stats.step()
             if step % 30 == 29:
-                buffers = stats._buffers.values()
+                buffers = stats._buffers._buffers.values()
                 assert len(buffers) == 20
                 assert {len(buffer._ints) for buffer in buffers} == {30}
                 assert not any(buffer._moments for buffer in buffers)
@@ -203,6 +203,19 @@ def test_memory_does_not_grow_with_the_steps(tmp_path: Path) -> None:
         assert len(list((tmp_path / "parts" / "stats").iterdir())) == 10
     assert pq.read_metadata(stats.path).num_rows == 6000
     assert stats.read()["step"].to_pylist() == [row // 20 for row in range(6000)]
+
+
+def test_memory_does_not_grow_with_the_widths_of_outputs() -> None:
+    model = nn.Sequential(nn.ReLU())
+    seen: Outputs = {}
+    with ActivationStats(model, flush_every=4) as stats:
+        for step in range(40):
+            x = torch.randn(2, 1 + step, 3)
+            seen["0", step] = [model(x)]
+            stats.step()
+            [buffer] = stats._buffers._buffers.values()
+            assert len(buffer._channels) <= 8
+    verify(stats.read(), seen)
 
 
 def test_metrics_of_every_layer_reach_the_sink() -> None:

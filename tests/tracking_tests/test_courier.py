@@ -86,6 +86,15 @@ def test_one_request_and_then_a_rest_until_the_training_has_ended(
     assert watched.arrived_whole(3 * METRICS_PER_BATCH)
 
 
+def test_no_rest_lasts_for_ever(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.write(0, 3 * METRICS_PER_BATCH)
+    monkeypatch.setattr(courier, "time", BusyClock())  # fifty seconds after each request
+    monkeypatch.setattr(courier, "LONGEST_PAUSE", 0.2)
+    watched.courier.start()
+    assert watched.has_stored(3 * METRICS_PER_BATCH)
+    assert watched.arrived_whole(3 * METRICS_PER_BATCH)
+
+
 def test_after_the_training_all_is_sent_at_once_and_what_comes_later_too(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,24 +3,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.tracking_tests.models import rows
+from tests.tracking_tests.models import Elsewhere, rows
 from tracking import Recorder
 
 __all__: list[str] = []
 
 Optimizer = torch.optim.Optimizer
-
-
-class Elsewhere(Tensor):
-    """As if on an accelerator."""
-
-    @property
-    def is_cpu(self) -> bool:
-        return False
 
 
 PLACES: dict[str, type[Tensor]] = {"on the host": Tensor, "on an accelerator": Elsewhere}
@@ -106,6 +99,17 @@ def test_values_are_those_that_were_used() -> None:
             used.append(float((before - p.detach())[0] / p.grad[0]))
     assert [row["lr"] for row in rows(recorder.read())] == pytest.approx(used, rel=1e-5)
     assert used[4] == pytest.approx(7)
+
+
+def test_betas_that_are_tensors_may_be_filled_anew() -> None:
+    momentum, beta2 = torch.tensor(0.0), torch.tensor(0.5)
+    optimizer = torch.optim.Adam([parameter()], lr=0.1, betas=(momentum, beta2))
+    with Recorder(optimizer) as recorder:
+        for value in (0.25, 0.75):
+            momentum.fill_(value)
+            optimizer.step()
+    found = [(row["momentum"], row["beta2"]) for row in rows(recorder.read())]
+    assert found == [(0.25, 0.5), (0.75, 0.5)]
 
 
 def test_every_group_has_a_row_and_a_name() -> None:
@@ -207,3 +211,69 @@ def test_smoothed_loss_is_the_bias_corrected_average(place: type[Tensor]) -> Non
     found = [row["loss_smooth"] for row in rows(recorder.read())]
     assert found.pop(3) is None
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+class Steps(torch.optim.Optimizer):
+    """Finds its own rate, as Adafactor does."""
+
+    def __init__(self, **defaults: Any) -> None:
+        super().__init__([parameter()], defaults)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        pass
+
+
+@pytest.mark.parametrize("options", [{}, {"lr": None, "scale_parameter": True}], ids=str)
+def test_an_optimizer_may_have_no_rate(options: dict[str, Any]) -> None:
+    [row] = steps_of(Steps(**options))
+    assert (row["lr"], row["momentum"], row["weight_decay"]) == (None, None, None)
+    assert row.get("scale_parameter") == (1.0 if options else None)
+
+
+def test_numbers_of_other_libraries_count() -> None:
+    options = {"a": np.float32(0.5), "b": np.int64(3), "c": torch.tensor(0.25), "d": "text", 5: 1.0}
+    optimizer = sgd()
+    optimizer.param_groups[0].update(options)
+    [row] = steps_of(optimizer)
+    assert (row["a"], row["b"], row["c"]) == (0.5, 3.0, 0.25)
+    assert not {"d", "5", 5} & set(row)
+
+
+def test_betas_in_a_list_may_be_changed() -> None:
+    betas = [0.0, 0.5]
+    optimizer = Steps(lr=0.1, betas=betas)
+    with Recorder(optimizer) as recorder:
+        for value in (0.25, 0.75):
+            optimizer.param_groups[0]["betas"][0] = value
+            optimizer.step()
+    assert [row["momentum"] for row in rows(recorder.read())] == [0.25, 0.75]
+
+
+@pytest.mark.parametrize(
+    "loss", [np.array(0.25, np.float32), np.float16(0.25), np.float64(0.25)], ids=repr
+)
+def test_losses_of_numpy_are_numbers(loss: Any) -> None:
+    optimizer = sgd()
+    with Recorder(optimizer) as recorder:
+        for _ in range(3):
+            recorder.note(loss=loss)
+            optimizer.step()
+    assert [row["loss"] for row in rows(recorder.read())] == [0.25] * 3
+    # In half precision an average would go astray.
+    assert [row["loss_smooth"] for row in rows(recorder.read())] == pytest.approx([0.25] * 3)
+
+
+@pytest.mark.parametrize("loss", ["none", [0.5], torch.ones(2), np.ones(2)], ids=repr)
+def test_what_is_no_loss_is_refused_where_it_is_given(loss: Any) -> None:
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        Recorder(sgd()).note(loss=loss)
+
+
+def test_a_step_s_number_is_copied() -> None:
+    optimizer, number = sgd(), torch.tensor(3)
+    with Recorder(optimizer) as recorder:
+        for _ in range(3):
+            recorder.note(step=number)  # type: ignore[arg-type]
+            optimizer.step()
+    assert number == 3
+    assert [row["step"] for row in rows(recorder.read())] == [3, 3, 3]

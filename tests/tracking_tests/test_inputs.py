@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from tests.tracking_tests.models import Elsewhere
 from tracking.diagnosis.evidence import InputFigures
 from tracking.inputs import InputStats
 
@@ -51,7 +54,8 @@ def test_values_that_are_not_finite_are_counted_and_left_out() -> None:
     assert math.isnan(nothing.mean)
 
 
-def test_the_step_in_which_a_run_fails_is_looked_at_whole() -> None:
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_step_in_which_a_run_fails_is_looked_at_whole(ended: bool) -> None:
     found: list[InputFigures] = []
     stats = InputStats(found.append)
     for _ in range(30):
@@ -59,7 +63,10 @@ def test_the_step_in_which_a_run_fails_is_looked_at_whole() -> None:
         stats.step()
     x = torch.ones(100, 1, 8, 8)
     x[99, 0, 2, 2] = torch.inf
-    stats.look(x)  # its loss is not finite, and whoever guards the run ends it before the step does
+    stats.look(x)  # its loss is not finite, and whoever guards the run ends it
+    if ended:
+        stats.step()
+    stats.close()
     stats.close()
     assert [(one.step, one.nonfinite) for one in found if one.nonfinite] == [(30, 1)]
     assert [one.step for one in found if not one.nonfinite] == [*range(9), 16]
@@ -83,13 +90,13 @@ def test_on_an_accelerator_sums_tell_of_it_without_the_loss() -> None:
     for at in range(40):
         x = torch.ones(3, 4)
         x[2, 2] = torch.nan if at in (10, 37) else 1.0
-        if at in (8, 16, 32) or at < 8:
-            stats.look(x)
-        else:  # as for a device other than the CPU
-            stats._sums.append((at, len(x), x.sum()))
+        if at == 32:  # which is looked at whole
+            x[2, 2] = torch.inf
+        stats.look(x.as_subclass(Elsewhere))
         stats.step()
     stats.close()
-    assert [one.step for one in found if one.nonfinite] == [10, 37]
+    assert [one.step for one in found if one.nonfinite] == [10, 32, 37]
+    assert found[-1].samples == 3
 
 
 def test_labels_belong_to_the_step_under_way() -> None:
@@ -140,18 +147,22 @@ def test_half_precision_has_room_for_the_sum() -> None:
     stats = InputStats(found.append)
     for _ in range(40):
         x = torch.full((2, 60_000), 2.0, dtype=torch.float16)
-        stats._sums.append((0, 2, x.sum(dtype=torch.float32)))
+        stats.look(x.as_subclass(Elsewhere))
         stats.step()
-    assert found == []
+    stats.close()
+    assert [one.nonfinite for one in found] == [0] * 11
 
 
 def test_no_end_of_bad_inputs_is_told_of() -> None:
     found: list[InputFigures] = []
     stats = InputStats(found.append)
     for step in range(400):
-        stats._sums.append((step, 2, torch.tensor(torch.nan)))
+        x = torch.full((2, 3), 1.0 if step < 200 else torch.nan)
+        stats.look(x.as_subclass(Elsewhere))
         stats.step()
-    assert len(found) == 16
+    stats.close()
+    told = [one.step for one in found if one.nonfinite]
+    assert sorted(told) == [*range(200, 216), 256]  # that one is looked at anyway
 
 
 @pytest.mark.parametrize(
@@ -197,3 +208,50 @@ def test_inputs_that_are_no_batch_of_numbers_are_left_alone(inputs: tuple[Any, .
     stats.look(inputs)
     stats.close()
     assert found == []
+
+
+def kept(x: torch.Tensor, change: Callable[[torch.Tensor], object]) -> list[InputFigures]:
+    """What is told of the last input of a run, which is changed before the run closes."""
+    found: list[InputFigures] = []
+    stats = InputStats(found.append)
+    for _ in range(12):
+        stats.look((torch.ones(2, 3),))
+        stats.step()
+    found.clear()
+    stats.look((x,))
+    change(x)
+    stats.close()
+    return found
+
+
+def test_an_input_that_the_model_changes_is_not_blamed() -> None:
+    assert kept(torch.ones(2, 3), lambda x: x.mul_(torch.nan)) == []
+    [bad] = kept(torch.full((2, 3), torch.nan), lambda x: x + 1)
+    assert (bad.step, bad.nonfinite) == (12, 6)
+    with torch.inference_mode():
+        uncounted = torch.full((2, 3), torch.nan)
+    [bad] = kept(uncounted, lambda x: None)
+    assert bad.nonfinite == 6
+
+
+def test_memory_that_has_been_given_back_is_not_read() -> None:
+    assert kept(torch.full((2, 3), torch.nan), lambda x: x.untyped_storage().resize_(0)) == []
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.tensor([3, 156, 7], dtype=torch.uint8),
+        torch.tensor([3, 156, 7], dtype=torch.uint16),
+        np.array([3, 156, 7]),
+        [3, 156, 7],
+    ],
+    ids=["bytes", "uint16", "numpy", "list"],
+)
+def test_labels_may_be_of_any_whole_kind(labels: Any) -> None:
+    found: list[InputFigures] = []
+    stats = InputStats(found.append)
+    stats.look(torch.ones(3, 2))
+    stats.note(labels)
+    stats.step()
+    assert [(one.classes, one.lowest_label, one.highest_label) for one in found] == [(3, 3, 156)]

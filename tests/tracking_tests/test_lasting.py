@@ -40,3 +40,15 @@ def test_widths_of_a_shared_layer_are_counted_apart() -> None:
 def test_no_rows_and_no_channels_count_nothing() -> None:
     assert LastingDead().add({}, 3).tolist() == [0, 0, 0]
     assert LastingDead().add({4: (np.zeros(0, np.bool_), np.zeros((0, 4), np.bool_))}, 0).size == 0
+
+
+def test_ever_new_numbers_of_channels_do_not_fill_the_memory() -> None:
+    lasting = LastingDead()
+    called = np.ones(LASTING, np.bool_)
+    for width in range(1, 1000):
+        dead = np.zeros((LASTING, width), np.bool_)
+        assert lasting.add({width: (called, dead)}, LASTING)[-1] == width
+        always = np.zeros((1, 3), np.bool_)
+        lasting.add({3: (called[:1], always)}, 1)
+    assert len(lasting._dead_for) <= 64
+    assert lasting.add({3: (called[:1], always)}, 1).tolist() == [3]

@@ -8,6 +8,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from tracking.errors import BadOption
 from tracking.layers import Hook, check_layers, layer_name, matching_layers, select_layers
@@ -90,6 +91,19 @@ def test_a_shared_module_goes_by_its_first_name() -> None:
     relu = nn.ReLU()
     shared = nn.Sequential(nn.Linear(2, 2), relu, nn.Linear(2, 2), relu)
     assert list(select_layers(shared, "activations")) == ["1", "2"]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [("activations", ["1", "2"]), ("params", ["0", "2"]), ("all", ["0", "1", "2"]), (".", None)],
+)
+def test_what_makes_a_weight_is_no_layer(
+    layers: str, expected: list[str] | None, bias: bool
+) -> None:
+    head = weight_norm(nn.Linear(2, 2, bias=bias))
+    root = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), head)
+    assert list(select_layers(root, layers)) == (expected or ["0", "1", "2"])
 
 
 @pytest.mark.parametrize(

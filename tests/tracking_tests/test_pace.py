@@ -14,7 +14,7 @@ from tracking.diagnosis import live
 from tracking.hyperparameters import Recorder
 from tracking.pace import Pace
 from tracking.recording import RecordingOptions, RunRecord
-from tracking.step_notes import StepNotes
+from tracking.step_notes import StepNotes, losses_on_host, understood
 
 __all__: list[str] = []
 
@@ -124,16 +124,23 @@ def test_what_cannot_be_measured_is_taken_into_account(monkeypatch: pytest.Monke
     assert paced.interval.steps == 17
 
 
-def test_waiting_for_the_device_is_the_training_s_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("own", [0.0, 300.0])
+def test_waiting_for_the_device_is_the_training_s_own_time(
+    monkeypatch: pytest.MonkeyPatch, own: float
+) -> None:
     clock = TickingClock()
     monkeypatch.setattr(hyperparameters, "time", clock)
-    on_host = hyperparameters.on_host
 
-    def after_a_while(steps: Sequence[StepNotes]) -> list[StepNotes]:
+    def after_a_while(steps: Sequence[StepNotes]) -> list[float | None]:
         clock.now += 1000
-        return on_host(steps)
+        return losses_on_host(steps)
 
-    monkeypatch.setattr(hyperparameters, "on_host", after_a_while)
+    def at_once(steps: Sequence[StepNotes], losses: Sequence[float | None]) -> Sequence[StepNotes]:
+        clock.now += own
+        return understood(steps, losses)
+
+    monkeypatch.setattr(hyperparameters, "losses_on_host", after_a_while)
+    monkeypatch.setattr(hyperparameters, "understood", at_once)
     model = cnn()
     optimizer = sgd(model)
     paced = Pace("auto:0.05")
@@ -142,5 +149,6 @@ def test_waiting_for_the_device_is_the_training_s_own_time(monkeypatch: pytest.M
         for _ in range(2):
             model(x).sum().backward()
             optimizer.step()
-            assert 0 < paced.always < 20
+            assert own < paced.always < own + 20
+            paced.begin()
         assert len(recorder.read()) == 2

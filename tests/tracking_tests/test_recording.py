@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tracking_tests.models import batches, cnn, hooks_on, sgd
+from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd
 from tracking import recording
 from tracking.errors import BadOption, BadTracking
 from tracking.hyperparameters import Recorder
@@ -166,6 +166,45 @@ def test_artifacts_of_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_entering_twice_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    model = cnn()
+    optimizer = sgd(model)
+    with RunRecord(model, optimizer, tmp_path) as record:
+        before = hooks_on(model, optimizer)
+        with pytest.raises(RuntimeError, match="a RunRecord records once"):
+            record.__enter__()
+        assert hooks_on(model, optimizer) == before
+        for x in batches(3):
+            model(x).sum().backward()
+            optimizer.step()
+            record.step()
+    assert hooks_on(model, optimizer) == 0
+    assert len(record.activation_stats.read()) == 6
+
+
+def test_an_optimizer_without_a_rate_is_recorded_with_its_pictures(tmp_path: Path) -> None:
+    class OwnRate(torch.optim.SGD):
+        """As Adafactor: it finds its rate itself."""
+
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            pass
+
+    model, sink = cnn(), MemorySink()
+    optimizer = OwnRate(model.parameters(), lr=0.1)
+    optimizer.param_groups[0]["lr"] = None
+    with RunRecord(model, optimizer, tmp_path, sink=sink, expected_steps=40) as record:
+        for x in batches(40):
+            loss = model(x).square().mean()
+            loss.backward()
+            record.note(loss=loss, batch_size=len(x))
+            optimizer.step()
+            record.step()
+    assert {row["lr"] for row in rows(record.recorder.read())} == {None}
+    assert "hyperparameters/schedule.png" in sink.logged_artifacts
+    assert "diagnosis.json" in sink.logged_artifacts
+    assert not [m for m in sink.logged_metrics if m.key == "lr"]
+
+
 def test_closing_twice_hands_over_once(tmp_path: Path) -> None:
     class Counting(MemorySink):
         calls = 0

@@ -3,6 +3,8 @@ from __future__ import annotations
 import gc
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +263,31 @@ def test_a_folder_without_permission_is_refused(
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     with pytest.raises(BadTracking, match="no permission"):
         RecordFile("a.parquet", SCHEMA, tmp_path)
+
+
+FORKING = """
+import gc, os, sys, torch
+from torch import nn
+from tracking import Recorder
+
+model = nn.Linear(2, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+with Recorder(optimizer) as recorder:
+    for _ in range(70):
+        optimizer.step()
+    child = os.fork()
+    if not child:
+        for _ in range(70):
+            optimizer.step()
+        sys.exit(0)  # the end of the context, and what is done at exit
+    assert os.waitpid(child, 0)[1] == 0
+    for _ in range(70):
+        optimizer.step()
+print(len(recorder.read()))
+"""
+
+
+def test_a_forked_process_leaves_its_parent_s_file_alone() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "140\n"

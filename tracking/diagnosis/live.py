@@ -34,6 +34,7 @@ from tracking.diagnosis.traces import (
 )
 from tracking.inputs import InputStats
 from tracking.layers import Hook, inner_model, layer_name
+from tracking.outputs import in_trace
 from tracking.pace import Pace
 from tracking.reasons import one_line
 from tracking.records import Finding, GradientRecord, HyperParams, LayerStats, UpdateRecord
@@ -177,7 +178,8 @@ class LiveDiagnosis:
         written.append(write_evidence(self._evidence, directory / EVIDENCE))
 
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self._handle is not None:  # compiled code calls it after its removal too
+        # Compiled code calls it after its removal too.
+        if self._handle is not None and not in_trace():
             began = time.perf_counter()
             self._look_at(model, inputs)
             self._pace.always += time.perf_counter() - began

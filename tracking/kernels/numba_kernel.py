@@ -43,6 +43,7 @@ class NumbaKernel:
         self._nobody = ctypes.c_bool()
 
     def rows(self, table: Tensor) -> Sequence[int]:
+        """Addresses: nothing checks that what they are of still exists, or has room."""
         step = table.stride(0) * table.element_size()
         return [table.data_ptr() + row * step for row in range(len(table))]
 

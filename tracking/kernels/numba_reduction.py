@@ -23,7 +23,7 @@ from tracking.kernels import accumulators as k
 from tracking.kernels import numba_pieces as p
 from tracking.kernels.numba_intrinsics import call, call_team, next_number, to_pointer
 
-__all__ = ["SOURCE", "entries"]
+__all__ = ["SOURCE", "digest_of", "entries"]
 
 CHUNK = 16 * p.PIECE
 """Elements that a thread takes at a time: some 20 microseconds' work."""
@@ -32,26 +32,27 @@ MOST = 64
 FEW = 4 * p.PIECE
 """With up to so many elements, the table of pairs takes longer to clear than it saves."""
 
-# What threads are given: int64 numbers and addresses. ALIVE is that of the row's marks; those at
-# MOMENTS (pieces, p.MOMENTS), COUNTS (MOST, k.INTS) and MARKS (MOST, channels) are theirs to fill.
-(X, SIZE, CHANNELS, INNER, ALIVE, EPS, THRESHOLD, INFINITY, CHUNKS_TAKEN, THREADS, MOST_THREADS) = (
-    range(11)
-)
-MOMENTS, COUNTS, MARKS = range(11, 14)
+# What threads are given, a job: int64 numbers and addresses, and where in it they are. AT_ALIVE is
+# that of the row's marks; what is at AT_MOMENTS (pieces, p.MOMENTS), AT_COUNTS (MOST, k.INTS) and
+# AT_MARKS (MOST, channels) is theirs to fill.
 JOB = 14
+AT_X, SIZE, CHANNELS, INNER, AT_ALIVE, EPS, THRESHOLD = range(7)
+INFINITY, CHUNKS_TAKEN, THREADS, MOST_THREADS, AT_MOMENTS, AT_COUNTS, AT_MARKS = range(7, JOB)
+WORD = 8
+"""Bytes of one of them."""
 
 _compiled = numba.njit(nogil=True)
 
 
-def _source() -> str:
-    files = sorted(Path(__file__).parent.glob("numba_*.py"))
+def digest_of(folder: Path) -> str:
+    """Of the files of a folder that are compiled together."""
     digest = hashlib.sha256()
-    for file in [Path(k.__file__), *files]:
+    for file in [folder / "accumulators.py", *sorted(folder.glob("numba_*.py"))]:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-SOURCE = _source()
+SOURCE = digest_of(Path(__file__).parent)
 """Of every file that is compiled together. Numba keeps compiled code on disk until the file that it
 stands in changes; what is compiled into it from other files could change without its knowledge."""
 
@@ -70,7 +71,7 @@ def entries(
     def work(at: Any) -> None:  # pragma: no cover - compiled
         _ = source
         job = carray(at, (JOB,), np.int64)
-        x = to_pointer(job[X])
+        x = to_pointer(job[AT_X])
         _do_part(carray(x, (job[SIZE],), real), carray(x, (job[SIZE],), whole), job)
 
     def reduce(  # pragma: no cover - compiled
@@ -94,11 +95,17 @@ def entries(
         counts = np.empty((most, k.INTS), np.int64)
         marks = np.empty((most, channels), np.bool_)
         job = np.empty(JOB, np.int64)
-        job[X], job[SIZE], job[CHANNELS], job[INNER], job[ALIVE] = x, n, channels, inner, alive
+        job[AT_X], job[SIZE], job[CHANNELS], job[INNER], job[AT_ALIVE] = (
+            x,
+            n,
+            channels,
+            inner,
+            alive,
+        )
         job[EPS], job[THRESHOLD], job[INFINITY] = eps, threshold, infinity
         job[CHUNKS_TAKEN], job[THREADS], job[MOST_THREADS] = 0, 0, most
-        job[MOMENTS], job[COUNTS] = moments.ctypes.data, counts.ctypes.data
-        job[MARKS] = marks.ctypes.data
+        job[AT_MOMENTS], job[AT_COUNTS] = moments.ctypes.data, counts.ctypes.data
+        job[AT_MARKS] = marks.ctypes.data
         if team and most > 1:
             call_team(team, work, job.ctypes.data)
         else:
@@ -118,32 +125,32 @@ def entries(
 def _do_part(x: Any, bits: Any, job: Any) -> None:  # pragma: no cover - compiled
     """What one thread does of a job, as long as there are chunks."""
     n, channels, kind = job[SIZE], job[CHANNELS], bits.dtype.type
-    thread = next_number(job.ctypes.data + 8 * THREADS)
+    thread = next_number(job.ctypes.data + WORD * THREADS)
     if thread >= job[MOST_THREADS]:
         return
     limits = kind(job[EPS]), kind(job[THRESHOLD]), kind(job[INFINITY])
     moments = carray(
-        to_pointer(job[MOMENTS]), ((n + p.PIECE - 1) // p.PIECE, p.MOMENTS), np.float64
+        to_pointer(job[AT_MOMENTS]), ((n + p.PIECE - 1) // p.PIECE, p.MOMENTS), np.float64
     )
-    ints = carray(to_pointer(job[COUNTS] + thread * 8 * k.INTS), (k.INTS,), np.int64)
-    alive = carray(to_pointer(job[MARKS] + thread * channels), (channels,), np.bool_)
+    ints = carray(to_pointer(job[AT_COUNTS] + thread * WORD * k.INTS), (k.INTS,), np.int64)
+    alive = carray(to_pointer(job[AT_MARKS] + thread * channels), (channels,), np.bool_)
     for i in range(ints.size):
         ints[i] = 0
-    before = carray(to_pointer(job[ALIVE]), (channels,), np.bool_)
+    before = carray(to_pointer(job[AT_ALIVE]), (channels,), np.bool_)
     for c in range(channels):
         alive[c] = before[c]
     ends, places = np.empty(2, bits.dtype), np.empty(p.PIECE // 2, np.uint32)
     pairs = np.zeros((2, 1 if n <= FEW else k.HIST_BINS * k.HIST_BINS), np.uint32)
     while True:
-        first = next_number(job.ctypes.data + 8 * CHUNKS_TAKEN) * CHUNK
+        first = next_number(job.ctypes.data + WORD * CHUNKS_TAKEN) * CHUNK
         if first >= n:
             break
         last = min(first + CHUNK, n)
         for start in range(first, last, p.PIECE):
             stop = min(start + p.PIECE, last)
             piece = moments[start // p.PIECE]
-            values, whole = x[start:stop], bits[start:stop]
-            p.add_piece(values, whole, ints, piece, limits, ends, places, pairs)
+            values, piece_bits = x[start:stop], bits[start:stop]
+            p.add_piece(values, piece_bits, ints, piece, limits, ends, places, pairs)
         p.mark_living(x, first, last, job[INNER], alive)
     if n > FEW:
         p.add_pairs(pairs, ints)
