@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -40,13 +39,7 @@ class ProgressReport(Callback):
         self._every = max(1, fit.total_steps // UPDATES)
         self._progress.start()
 
-    def before_epoch(self, fit: Fit) -> None:
-        self._samples = 0
-        self._loss = torch.zeros((), device=fit.device)
-
     def after_batch(self, fit: Fit) -> None:
-        self._samples += fit.batch_size
-        self._loss = self._loss + fit.loss * fit.batch_size
         if self.console.is_terminal and fit.step % self._every == 0:
             shown = f"loss {float(fit.loss):.4f}  lr {fit.values.lr:.2e}"
             self._progress.update(self._task, completed=fit.step + 1, shown=shown)
@@ -56,7 +49,7 @@ class ProgressReport(Callback):
         width = len(str(fit.epochs))
         parts = [
             f"epoch {fit.epoch + 1:>{width}}/{fit.epochs}",
-            f"train loss {float(self._loss) / self._samples:.4f}",
+            f"train loss {fit.metrics['train/loss_epoch']:.4f}",
         ]
         if done.valid is not None:
             parts.append(f"valid loss {done.valid.loss:.4f}")

@@ -26,7 +26,7 @@ __all__ = ["EpochMetrics", "Recording"]
 
 
 class EpochMetrics(Callback):
-    """Sends each epoch's metrics, of validation and speed, to a sink."""
+    """Sends each epoch's metrics, of training, validation and speed, to a sink."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink

@@ -75,8 +75,8 @@ class Fit:
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """Their answers, of the first of accumulated batches."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the last finished epoch: samples_per_second and, where there is validation data,
-    valid/loss and valid/accuracy."""
+    """Of the last finished epoch: samples_per_second, train/loss_epoch (the mean over its samples)
+    and, where there is validation data, valid/loss and valid/accuracy."""
     history: list[EpochResult] = field(default_factory=list)
     stopped: str = ""
     """Why the run ends early, or empty."""
@@ -146,16 +146,18 @@ class Trainer:
         with self._level(fit, "epoch"):
             fit.aside = 0.0
             began = time.perf_counter()
-            samples = 0
+            samples, loss = 0, torch.zeros((), device=self.device)
             for group in batch_groups(self.loaders.train, self.options.accumulate):
                 self._one_batch(fit, group)
                 samples += fit.batch_size
+                loss += fit.loss * fit.batch_size
             _wait_for(self.device)
             trained = time.perf_counter() - began - fit.aside
             valid = self._validate(fit) if len(self.loaders.valid) else None
             seconds = time.perf_counter() - began - fit.aside
             speed = samples / trained
             fit.metrics["samples_per_second"] = speed
+            fit.metrics["train/loss_epoch"] = float(loss) / samples
             fit.history.append(EpochResult(fit.epoch, fit.step, valid, speed, seconds))
 
     def _one_batch(self, fit: Fit, group: list[Batch]) -> None:

@@ -110,7 +110,11 @@ def _pareto_front(shot: Snapshot) -> list[Figure]:
 
 
 def _importances(shot: Snapshot) -> list[Figure]:
-    figure = visualization.plot_param_importances(shot.judged)
+    figure, *others = [
+        visualization.plot_param_importances(shot.judged, target=shot.cost(i), target_name=label)
+        for i, label in enumerate(shot.labels)
+    ]
+    figure.add_traces([trace for other in others for trace in other.data])
     names = {name for trace in figure.data for name in trace.y}
     for trace, label, color in zip(figure.data, shot.labels, (BLUE, RED), strict=False):
         trace.update(name=label, marker={"color": color}, hovertemplate="%{y}: %{x:.3f}")

@@ -93,12 +93,18 @@ class Judge(Callback):
         self._trial.set_user_attr("aside_samples", self._aside_samples)
         self._trial.set_user_attr("aside_seconds", self._aside_seconds)
         self._trial.set_user_attr("seconds", self._seconds)
-        if self._findings:
-            names = list(dict.fromkeys(finding["rule"] for finding in self._findings))
+        # Of a trial that was ended, what has been announced; some of it would not have lasted.
+        stand = [one.rule for one in result.findings] if result else self._announced
+        if stand:
+            names = list(dict.fromkeys(stand))
             self._trial.set_user_attr("findings", names)
         if result is not None and result.valid is not None:
             self._trial.set_user_attr("accuracy", result.valid.accuracy)
             self._trial.set_user_attr("loss", result.valid.loss)
+
+    @property
+    def _announced(self) -> list[str]:
+        return [str(finding["rule"]) for finding in self._findings]
 
     def _judge(self, fit: Fit, rung: Rung) -> None:
         began = time.perf_counter()

@@ -20,6 +20,7 @@ from search.storage import answering, open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
 from search.tables import best_table, status_table, trials_csv, trials_json
+from search.to_type import train_command
 from search.trial_lines import trials_text
 from tracking.errors import BadOption, BadTracking
 
@@ -63,6 +64,7 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
             output.write_text(config.to_yaml(), encoding="utf-8")
         except OSError as error:
             raise BadOption(f"output={output}: cannot be written ({error.strerror})") from None
+        user_console().print(f"{output} written; to repeat it: {train_command(str(output))}")
 
 
 def show_trials(name: str, url: StorageUrl, form: str) -> None:

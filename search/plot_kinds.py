@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 
 import optuna
 from optuna import Study
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.outcome import objectives, trial_state
@@ -76,6 +77,20 @@ class Snapshot:
     def labels(self) -> tuple[str, ...]:
         """What to write at the axes of the objectives."""
         return tuple(LABELS[name] for name in self.objectives)
+
+    def cost(self, objective: int) -> Callable[[FrozenTrial], float]:
+        """An objective so turned that less is better.
+
+        Optuna's importances take the least of a ``target`` for the best, and would otherwise tell
+        what makes the worst of the accuracies.
+        """
+        maximized = self.judged.directions[objective] == StudyDirection.MAXIMIZE
+
+        def turned(trial: FrozenTrial) -> float:
+            value = float(trial.values[objective])
+            return -value if maximized else value
+
+        return turned
 
     @property
     def complete(self) -> list[FrozenTrial]:

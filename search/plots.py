@@ -98,7 +98,7 @@ def _pareto_front(shot: Snapshot) -> Figure:
 def _importances(shot: Snapshot) -> Figure:
     # Of the first objective alone: Optuna 5.0 writes the order of the last one's parameters beside
     # the bars of all.
-    ax = optuna_plots.plot_param_importances(shot.judged, target=lambda t: t.values[0])
+    ax = optuna_plots.plot_param_importances(shot.judged, target=shot.cost(0))
     ax.set(ylabel="", xlabel=f"importance for {shot.labels[0]} (all together: 1)")
     ax.set_title("", loc="left")
     _legend(ax, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from optuna import Study
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from pipelines.data.datasets import ImageData, load_dataset
 from pipelines.run import prepare
+from pipelines.warm_up import warm_up
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.objective import Objective, TrialRun, end_dead_run
 from search.outcome import counts, trial_state
@@ -81,6 +83,8 @@ def work_on(
     Raises what ``Worker.run`` raises; RecordsWaiting: not all of the trials' records have arrived.
     """
     options = definition.options
+    with suppress(Exception):  # a trial will fail of it too, and be told of
+        warm_up(prepare(definition.base, data))
     study = Study(
         options.name,
         storage,

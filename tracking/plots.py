@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from tracking.color_dim import NAME, PIXELS, color_dim_figure
@@ -36,6 +36,8 @@ __all__ = [
 
 COMPRESSION = 3
 """Of zlib: less than half the time of the default, for files that are a fifth larger."""
+FAR = 1000.0
+"""Times the usual size: where a curve goes beyond, it hides all others on a linear scale."""
 STEPS = (1, 2, 5, 10)
 """Between numbers on an axis, times a power of ten: others have more digits."""
 CURVES = (
@@ -44,6 +46,7 @@ CURVES = (
     ("near_zero", "share near zero"),
     ("dead_channels", "share of dead channels"),
 )
+SHARES = {"near_zero", "dead_channels"}
 
 
 def save(figure: Figure | Image.Image, path: Path) -> Path:
@@ -72,9 +75,9 @@ def layer_stats_figure(layers: Mapping[str, LayerColumns]) -> Figure:
         for ax, (curve, _) in zip(axes, CURVES, strict=True):
             values = getattr(one, curve)
             ax.plot(steps, values, _line(steps), color=color, label=name, linewidth=1.2)
-    for ax, (_, title) in zip(axes, CURVES, strict=True):
+    for ax, (curve, title) in zip(axes, CURVES, strict=True):
         ax.set_title(title)
-        _scales(ax)
+        _scales(ax, share=curve in SHARES)
     for ax in axes[2:]:
         ax.set_xlabel("step")
         ax.set_ylim(-0.02, 1.02)
@@ -129,11 +132,29 @@ def lr_range_figure(
     return figure
 
 
-def _scales(ax: Axes) -> None:
-    """A grid, and few numbers on the axes, which take most of the time that a picture takes."""
+def _scales(ax: Axes, *, share: bool = False) -> None:
+    """A grid, and few numbers on the axes, which take most of the time that a picture takes.
+
+    The scale is that of what is drawn; a ``share`` has always the same.
+    """
     ax.grid(alpha=0.3)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=STEPS))
-    ax.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+    values = [y for line in ax.lines for y in np.asarray(line.get_ydata(), np.float64) if y]
+    sizes = np.abs([y for y in values if math.isfinite(y)])
+    if len(sizes) and not share and sizes.max() > FAR * np.median(sizes):
+        _from_usual_to_far(ax, float(np.median(sizes)), sizes.max(), min(values) < 0)
+    else:
+        ax.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+
+
+def _from_usual_to_far(ax: Axes, usual: float, most: float, below: bool) -> None:
+    """Linear up to the usual size, logarithmic beyond: a run that diverges is seen doing it."""
+    ax.set_yscale("symlog", linthresh=usual)
+    first, last = math.ceil(math.log10(usual)), math.floor(math.log10(most))
+    stride = max(1, (last - first) // 4)
+    powers = [10.0**power for power in range(last, first, -stride)]
+    ax.yaxis.set_major_locator(FixedLocator([*([-p for p in powers] if below else []), 0, *powers]))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _color(position: int, count: int) -> tuple[float, float, float, float]:

@@ -83,7 +83,9 @@ def description(facts: RunFacts) -> str:
     parts = []
     if "model" in p and "dataset" in p:
         parts.append(f"{p['model']} on {p['dataset']}")
-    parts += [f"{p[name]} epochs" for name in ("epochs",) if name in p]
+    parts += [
+        f"{p[name]} epoch{'' if p[name] == '1' else 's'}" for name in ("epochs",) if name in p
+    ]
     parts += [f"batch size {p[name]}" for name in ("batch_size",) if name in p]
     parts += [p[name] for name in ("optimizer",) if name in p]
     if "schedule" in p and "lr_max" in p:

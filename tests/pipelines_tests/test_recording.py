@@ -319,9 +319,9 @@ def test_epoch_metrics_carry_the_steps_that_were_done(loaders: LoadersMaker) -> 
     trainer = Trainer(model, optimizer, loaders(count=16), CPU, callbacks=callbacks)
     done = fit(trainer, epochs=2)
     points = [(m.key, m.step) for m in sink.logged_metrics]
-    keys = ("valid/loss", "valid/accuracy", "samples_per_second")
+    keys = ("valid/loss", "valid/accuracy", "samples_per_second", "train/loss_epoch")
     assert points == [(key, step) for step in (2, 4) for key in keys]
-    assert sink.logged_metrics[3].value == done.history[1].valid.loss
+    assert sink.logged_metrics[4].value == done.history[1].valid.loss
 
 
 def test_epoch_metrics_without_validation_are_those_of_training(loaders: LoadersMaker) -> None:
@@ -331,7 +331,8 @@ def test_epoch_metrics_without_validation_are_those_of_training(loaders: Loaders
     three = loaders(count=16, valid=0)
     fit(Trainer(model, optimizer, three, CPU, callbacks=[EpochMetrics(sink)]), epochs=2)
     points = [(m.key, m.step) for m in sink.logged_metrics]
-    assert points == [("samples_per_second", 2), ("samples_per_second", 4)]
+    keys = ("samples_per_second", "train/loss_epoch")
+    assert points == [(key, step) for step in (2, 4) for key in keys]
 
 
 def test_gradients_and_updates_are_recorded_on_request(small: ConfigMaker, tmp_path: Path) -> None:

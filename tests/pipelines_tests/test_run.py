@@ -230,6 +230,7 @@ def test_everything_of_the_contract_reaches_the_sink(
     assert {key for key in last if not key.startswith("activations/")} == {
         *("train/loss", "train/loss_smooth", "valid/loss", "valid/accuracy"),
         *("test/loss", "test/accuracy", "lr", "momentum", "samples_per_second"),
+        "train/loss_epoch",
     }
     layers = [f"activations/{layer}" for layer in result.activation_stats.layers]
     kinds = ("mean", "std", "near_zero", "dead_channels")

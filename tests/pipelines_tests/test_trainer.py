@@ -153,6 +153,22 @@ def test_history_holds_every_epoch(loaders: LoadersMaker) -> None:
     assert last.seconds > 16 / last.samples_per_second
 
 
+def test_the_loss_of_an_epoch_is_the_mean_over_its_samples(loaders: LoadersMaker) -> None:
+    class Losses(Callback):
+        def after_batch(self, fit: Fit) -> None:
+            seen.append((fit.batch_size, float(fit.loss)))
+
+    seen: list[tuple[int, float]] = []
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    uneven = loaders(count=21)
+    trainer = Trainer(model, optimizer, uneven, CPU, callbacks=[Losses()])
+    fit = trainer.fit(1, partial(make_schedule, RunConfig()))
+    assert [size for size, _ in seen] == [8, 8, 5]
+    expected = sum(size * loss for size, loss in seen) / 21
+    assert fit.metrics["train/loss_epoch"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_without_validation_data_nothing_is_validated(loaders: LoadersMaker) -> None:
     log: list[str] = []
     model = linear()
@@ -162,7 +178,7 @@ def test_without_validation_data_nothing_is_validated(loaders: LoadersMaker) -> 
     fit = trainer.fit(2, partial(make_schedule, RunConfig()))
     epoch = [event for event in EPOCH if event not in VALIDATE]
     assert log == ["before_fit", *epoch, *epoch, "after_fit", "cleanup_fit"]
-    assert fit.metrics.keys() == {"samples_per_second"}
+    assert fit.metrics.keys() == {"samples_per_second", "train/loss_epoch"}
     assert [e.valid for e in fit.history] == [None, None]
     assert all(e.seconds > 0 for e in fit.history)
 

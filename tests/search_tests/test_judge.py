@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Judged:
         folder: Path,
         callbacks: Callable[[Judge], Sequence[Callback]] = lambda judge: (),
         study: Study | None = None,
+        stand: Sequence[Finding] = (),
     ) -> None:
         options = definition.options
         self.study = study or optuna.create_study(
@@ -66,6 +68,8 @@ class Judged:
             )
         except TrialStopped as stopped:
             self.stopped = str(stopped)
+        if self.result is not None:
+            self.result = replace(self.result, findings=stand)
         self.judge.conclude(self.result)
 
     @property
@@ -79,9 +83,10 @@ def judged(defined: Defined, data: ImageData, tmp_path: Path) -> Callable[..., J
     def run(
         callbacks: Callable[[Judge], Sequence[Callback]] = lambda judge: (),
         study: Study | None = None,
+        stand: Sequence[Finding] = (),
         **options: Any,
     ) -> Judged:
-        return Judged(defined(**options), data, tmp_path, callbacks, study)
+        return Judged(defined(**options), data, tmp_path, callbacks, study, stand)
 
     return run
 
@@ -253,9 +258,13 @@ def test_findings_that_stop_nothing_are_only_kept(judged: Callable[..., Judged])
         ):
             judge.announce(one)
 
-    done = judged(lambda judge: [At(lambda: announce(judge), step=1)], health="critical")
+    stand = [finding("overfitting"), finding("lr_too_low"), finding("overfitting")]
+    done = judged(
+        lambda judge: [At(lambda: announce(judge), step=1)], stand=stand, health="critical"
+    )
     assert not done.stopped
-    assert done.notes["findings"] == ["saturated", "overfitting"]
+    # As the run itself has them: one was withdrawn, another came when it ended.
+    assert done.notes["findings"] == ["overfitting", "lr_too_low"]
     assert [one["rule"] for one in done.notes[HEALTH]] == ["saturated", "overfitting", "saturated"]
 
 
@@ -264,7 +273,8 @@ def test_none_stops_no_trial(judged: Callable[..., Judged]) -> None:
         lambda judge: [At(lambda: judge.announce(finding("dead_layer")), step=1)], health="none"
     )
     assert not done.stopped
-    assert done.notes["findings"] == ["dead_layer"]
+    assert [one["rule"] for one in done.notes[HEALTH]] == ["dead_layer"]
+    assert "findings" not in done.notes
 
 
 def test_health_comes_before_the_score_of_the_same_step(judged: Callable[..., Judged]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.image import imread
 from optuna import Study
-from optuna.trial import TrialState
+from optuna.distributions import FloatDistribution
+from optuna.importance import get_param_importances
+from optuna.trial import TrialState, create_trial
 
 from search import charts, plots
 from search.charts import Chart, charts_of
@@ -158,6 +161,25 @@ def test_charts_show_each_parameter_by_itself() -> None:
     assert "one_cycle" in slices[3]["data"][0]["x"]
     together = found["parallel_coordinates"].figures[0]
     assert together["width"] >= 6 * 100
+
+
+def test_importances_tell_what_makes_the_best_trials() -> None:
+    study = new_study()
+    rng = random.Random(0)
+    for _ in range(60):
+        # Good accuracy takes the right x; where it is wrong, y decides how bad it is.
+        x, y = rng.random(), rng.random()
+        value = 0.9 + 0.1 * x if x > 0.5 else 0.5 * y
+        params = {"x": x, "y": y}
+        space = {name: FloatDistribution(0, 1) for name in params}
+        study.add_trial(create_trial(value=value, params=params, distributions=space))
+    own = get_param_importances(study)
+    [figure] = drawn_of(study)["importances"].figures
+    [bars] = figure["data"]
+    assert dict(zip(bars["y"], bars["x"], strict=True)) == pytest.approx(own)
+    shot = snapshot(study)
+    with quiet():
+        assert get_param_importances(shot.judged, target=shot.cost(0)) == pytest.approx(own)
 
 
 def test_importances_of_two_objectives_keep_their_names() -> None:

@@ -107,3 +107,17 @@ def test_range_test_marks_its_suggestions(tmp_path: Path) -> None:
     assert ax.lines[1].get_ydata()[0] == pytest.approx(1.5)
     drawn(figure, tmp_path / "curve.png")
     assert lr_range_figure(lrs, losses, {}).axes[0].get_legend() is None
+
+
+@pytest.mark.parametrize("most", [2.0, 1e20])
+def test_a_run_that_diverges_is_seen_doing_it(tmp_path: Path, most: float) -> None:
+    means = [0.5 + step / 40 for step in range(19)] + [-most]
+    found = [row(step, LAYERS[0], mean=mean, std=abs(mean)) for step, mean in enumerate(means)]
+    figure = layer_stats_figure(columns(table(*found)))
+    far = "symlog" if most > 1e3 else "linear"
+    assert [ax.get_yscale() for ax in figure.axes] == [far, far, "linear", "linear"]
+    drawn(figure, tmp_path / "layer_stats.png")
+    for ax in figure.axes[:2]:
+        low, high = ax.get_ylim()
+        shown = [y for y in ax.get_yticks() if low <= y <= high]
+        assert 3 <= len(shown) <= 12

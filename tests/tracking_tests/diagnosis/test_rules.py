@@ -412,6 +412,22 @@ def test_where_values_are_not_finite_is_said() -> None:
     assert finding.evidence["share"] == 0.003
 
 
+@pytest.mark.parametrize("loss_first", [True, False])
+def test_an_overflow_is_one_whatever_is_known_first(loss_first: bool) -> None:
+    grown = [0.6] * 5 + [1e9] * 3
+    last = {"nonfinite": since(7, 8, 3), "std": grown}
+    layers = {"conv1.relu": layer(8, std=grown), "conv2.relu": layer(8, **last)}
+    steps = losses([2.3] * 7 + [math.nan])
+    rule = BY_NAME["non_finite"](CNN)
+    parts = [Stretch(steps=steps), Stretch(layers=layers)]
+    for part in parts if loss_first else parts[::-1]:
+        rule.observe(part)
+    [finding] = rule.findings(True)
+    assert finding.layers == ("conv2.relu",)
+    assert finding.evidence["largest_before"] >= 1e9
+    assert finding.remedies[0].option == "lr_max"
+
+
 def test_the_rate_advised_is_one_at_which_the_loss_fell() -> None:
     rates = np.geomspace(1e-4, 1.0, 80)
     fallen = [*np.linspace(2.3, 1.0, 40), *(1.0 * 1.25 ** np.arange(40))]

@@ -75,8 +75,10 @@ class NonFinite(Rule):
             if self._note(int(trace.step[at]), place, layer):
                 self._share = float(trace.nonfinite[at] / max(1, trace.count[at]))
             self._last = max(self._last, int(trace.step[wrong[-1]]))
-        if self._first is None:
-            self._largest = max(self._largest, float(np.fmax.reduce(trace.size)))
+        # A loss that is not finite may be known before the layers of the steps before it are.
+        before = trace.size[trace.step <= self._first.step] if self._first else trace.size
+        if len(before):
+            self._largest = max(self._largest, float(np.fmax.reduce(before)))
 
     def _look_at_loss(self, stretch: Stretch) -> None:
         if stretch.steps is None:
