@@ -49,9 +49,10 @@ class LayerHooks:
 
     def detach(self, name: str) -> None:
         """Call for this layer no more, as long as it is the same module."""
-        _, hook, handle = self._hooked[name]
-        hook.disarm()
-        handle.remove()
+        if name in self._hooked:  # compiled code may call for one that has left the model
+            _, hook, handle = self._hooked[name]
+            hook.disarm()
+            handle.remove()
 
     def remove(self) -> None:
         """Remove every hook. May be called twice."""
