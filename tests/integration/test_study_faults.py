@@ -35,11 +35,14 @@ from torch import nn
 calls = []
 
 class Net(nn.Sequential):
-    """Stands still as long as there is a file called hold."""
+    """Stands still as long as there is a file called hold, but not while a worker warms up."""
+
+    passes = 0
 
     def forward(self, x):
+        self.passes += 1
         time.sleep(0.02)
-        while Path("hold").exists():
+        while self.passes > 10 and Path("hold").exists():
             time.sleep(0.01)
         return super().forward(x)
 
