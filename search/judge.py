@@ -94,17 +94,13 @@ class Judge(Callback):
         self._trial.set_user_attr("aside_seconds", self._aside_seconds)
         self._trial.set_user_attr("seconds", self._seconds)
         # Of a trial that was ended, what has been announced; some of it would not have lasted.
-        stand = [one.rule for one in result.findings] if result else self._announced
-        if stand:
-            names = list(dict.fromkeys(stand))
+        announced = (str(finding["rule"]) for finding in self._findings)
+        stand = (finding.rule for finding in result.findings) if result else announced
+        if names := list(dict.fromkeys(stand)):
             self._trial.set_user_attr("findings", names)
         if result is not None and result.valid is not None:
             self._trial.set_user_attr("accuracy", result.valid.accuracy)
             self._trial.set_user_attr("loss", result.valid.loss)
-
-    @property
-    def _announced(self) -> list[str]:
-        return [str(finding["rule"]) for finding in self._findings]
 
     def _judge(self, fit: Fit, rung: Rung) -> None:
         began = time.perf_counter()

@@ -97,20 +97,19 @@ class ActivationStats:
         self._ends_steps = self._pace is not every
         self._record_eval = record_eval
         self._settings = StatsSettings(near_zero_eps, above_threshold, layers, str(every))
+        sink = sink if sink and self._ranks.first else NullSink()
         self._log = RecordLog(
             RecordFile(
                 "stats.parquet",
                 stats_schema(self._settings),
                 directory if self._ranks.first else None,
             ),
-            sink if sink and self._ranks.first else NullSink(),
+            sink,
             partial(stats_table, settings=self._settings),
             self._metrics,
             watch,
         )
-        self._failed = FailedHooks(
-            "activations", sink if sink and self._ranks.first else NullSink()
-        )
+        self._failed = FailedHooks("activations", sink)
         self._thinning = Thinning(expected_steps)
         self._lasting: dict[tuple[str, str], LastingDead] = defaultdict(LastingDead)
         self._flush_every = flush_every

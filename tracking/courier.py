@@ -33,8 +33,8 @@ class Courier:
     Until ``hurry`` it works little, and only when nobody else wants the processor: it is a thread
     that Linux schedules as idle, since a low priority alone would still keep a core of the
     training's, all of whose threads then wait. After a request it rests, for 15 seconds at most.
-    Such a thread cannot become an ordinary one again,
-    so what comes after the training, for whose end somebody waits, is delivered by another.
+    Such a thread cannot become an ordinary one again, so what comes after the training, for whose
+    end somebody waits, is delivered by another.
     """
 
     def __init__(

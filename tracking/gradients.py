@@ -37,10 +37,9 @@ from tracking.layers import Hook, check_layers, select_layers
 from tracking.norms import gradient_sums, has_elements_to_read
 from tracking.outputs import float_tensors, has_values, in_trace
 from tracking.pace import Pace
-from tracking.ranks import is_first_rank
 from tracking.record_log import Watch
 from tracking.records import GradientRecord
-from tracking.sink import NullSink, Sink
+from tracking.sink import Sink
 from tracking.stepped import SteppedStats, metric_key
 from tracking.sum_rows import SumRow
 
@@ -92,7 +91,7 @@ class GradientStats(SteppedStats[GradientRecord]):
         self._scaler = scaler
         self._wanted = layers
         self._hooks = LayerHooks(self.model, layers, self._after_layer)
-        self._failed = FailedHooks("gradients", sink if sink and is_first_rank() else NullSink())
+        self._failed = FailedHooks("gradients", self._sink)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -127,9 +127,13 @@ class InputStats:
                 self._tell(InputFigures(step, samples, *nothing, nonfinite=1, constant=0.0))
 
 
+def _first(inputs: Any) -> Any:
+    return inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+
+
 def _batch(inputs: Any) -> Tensor | None:
     """The batch (n, ...) among a model's positional inputs; None where none is of real numbers."""
-    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+    first = _first(inputs)
     x = first if isinstance(first, Tensor) else next(iter(float_tensors(inputs)), None)
     if x is None or x.ndim < 2 or not x.is_floating_point() or not has_values(x):
         return None
@@ -138,10 +142,10 @@ def _batch(inputs: Any) -> Tensor | None:
 
 def _version(inputs: Any) -> int | None:
     """How often the first of the inputs has been changed in place; None where nobody counts."""
-    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+    first = _first(inputs)
     if not isinstance(first, Tensor) or first.is_inference():
         return None
-    return first._version  # noqa: SLF001 - documented nowhere, used by everybody
+    return first._version  # noqa: SLF001 - torch has no public way
 
 
 def _with_labels(figures: InputFigures, labels: Tensor) -> InputFigures:

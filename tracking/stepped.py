@@ -72,9 +72,10 @@ class SteppedStats(ABC, Generic[Record]):
         self._ends_steps = self._pace is not every
         self._schema = schema
         # Of several processes that train one model, rank 0 records its own share.
+        self._sink = sink if sink and is_first_rank() else NullSink()
         self._log: RecordLog[Record] = RecordLog(
             RecordFile("stats.parquet", schema, directory if is_first_rank() else None),
-            sink if sink and is_first_rank() else NullSink(),
+            self._sink,
             partial(flow_table, schema=schema),
             self._metrics,
             watch if is_first_rank() else None,

@@ -95,13 +95,8 @@ def entries(
         counts = np.empty((most, k.INTS), np.int64)
         marks = np.empty((most, channels), np.bool_)
         job = np.empty(JOB, np.int64)
-        job[AT_X], job[SIZE], job[CHANNELS], job[INNER], job[AT_ALIVE] = (
-            x,
-            n,
-            channels,
-            inner,
-            alive,
-        )
+        job[AT_X], job[SIZE], job[CHANNELS], job[INNER] = x, n, channels, inner
+        job[AT_ALIVE] = alive
         job[EPS], job[THRESHOLD], job[INFINITY] = eps, threshold, infinity
         job[CHUNKS_TAKEN], job[THREADS], job[MOST_THREADS] = 0, 0, most
         job[AT_MOMENTS], job[AT_COUNTS] = moments.ctypes.data, counts.ctypes.data
