@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -47,7 +48,8 @@ def train_command(
             )
         _report(console, result)
         if config.log_model:
-            version = tracked.log_model(*serving_model(result.model, result.data), register)
+            model = partial(serving_model, result.model, result.data)
+            version = tracked.log_model(model, register)
             if version is not None:
                 console.print(f"registered as {register}, version {version}")
 

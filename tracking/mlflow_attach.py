@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import mlflow
-
 from tracking import __version__
 from tracking.errors import BadTracking, RecordsWaiting
 from tracking.mlflow_run import MlflowRun
 from tracking.mlflow_sink import MlflowSink
-from tracking.reasons import masked, reason
 from tracking.run_folders import (
     check_records_root,
     records_root,
@@ -42,7 +39,11 @@ def attached_run(
     Where the body fails, that is a warning and the body's failure is raised.
     """
     check_records_root()
-    run = _found(run_id, tracking_uri)
+    try:
+        run = MlflowRun.known(run_id, tracking_uri)
+    except BadTracking:
+        remove_if_empty(records_root())
+        raise
     directory = records_root() / run.run_id
     sink = MlflowSink(run, directory, owned=False, patience=patience)
     sink.tags({"layerscope.version": __version__})
@@ -55,20 +56,6 @@ def attached_run(
             log.warning("%s", waiting)
         raise
     _close(sink, directory)
-
-
-def _found(run_id: str, tracking_uri: str | None) -> MlflowRun:
-    uri = tracking_uri or mlflow.get_tracking_uri()
-    try:
-        run = MlflowRun.find(uri, run_id)
-        run.check()
-    except Exception as error:
-        remove_if_empty(records_root())
-        raise BadTracking(
-            f"run {run_id} cannot be recorded for in MLflow store {masked(uri)}: {reason(error)}; "
-            "check the run's id and tracking_uri"
-        ) from None
-    return run
 
 
 def _close(sink: MlflowSink, directory: Path) -> None:

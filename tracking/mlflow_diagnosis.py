@@ -17,7 +17,8 @@ from tracking.diagnosis.folders import Diagnosed, diagnosed
 from tracking.diagnosis.saved import ARTIFACTS, OPTIONAL, context_of
 from tracking.diagnosis.text import advice
 from tracking.diagnosis.thresholds import Thresholds
-from tracking.mlflow_report import download, find_run, run_facts
+from tracking.mlflow_report import download, run_facts
+from tracking.mlflow_run import MlflowRun
 from tracking.records import Finding
 from tracking.report_data import RunFacts
 
@@ -29,7 +30,7 @@ def diagnose_run(run_id: str, thresholds: Thresholds | None = None) -> Diagnosed
 
     Raises BadTracking: no such run, or no such store; BadOption: a threshold does not exist.
     """
-    run = find_run(run_id)
+    run = MlflowRun.known(run_id, deleted=True)
     with tempfile.TemporaryDirectory(prefix="layerscope-") as name:
         folder = Path(name)
         absent = download(run, ARTIFACTS, folder)

@@ -8,19 +8,18 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import mlflow
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import DatasetInput, Run
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_RUN_NOTE
 
 from tracking.errors import BadTracking, RecordsWaiting
 from tracking.mlflow_run import MlflowRun
-from tracking.reasons import masked, reason
+from tracking.reasons import reason
 from tracking.records import DatasetInfo, Metric
 from tracking.report import write_report
 from tracking.report_data import ARTIFACTS, HEADLINES, RunFacts, RunReport, read_report
 
-__all__ = ["NOTE", "download", "find_run", "has_note", "make_report", "read_run", "run_facts"]
+__all__ = ["NOTE", "download", "has_note", "make_report", "read_run", "run_facts"]
 
 NOTE = MLFLOW_RUN_NOTE
 """Tag of a run's description."""
@@ -33,7 +32,7 @@ def make_report(run_id: str, output: Path | None = None) -> str:
     Gives a line that says where it is. Raises BadTracking: no such run, no such store, or the file
     cannot be written; RecordsWaiting: the page is made, but the store does not take it.
     """
-    run = find_run(run_id)
+    run = MlflowRun.known(run_id, deleted=True)
     with tempfile.TemporaryDirectory(prefix="layerscope-") as folder:
         report = read_run(run, Path(folder))
         if output is not None:
@@ -48,22 +47,6 @@ def make_report(run_id: str, output: Path | None = None) -> str:
                 "write it to a file with --output FILE"
             ) from None
     return f"report.html is among the artifacts of run {run_id} in {run.shown_uri}"
-
-
-def find_run(run_id: str) -> MlflowRun:
-    """A run in the store that MLFLOW_TRACKING_URI names. Raises BadTracking: there is none."""
-    uri = mlflow.get_tracking_uri()
-    file = Path(uri.removeprefix("sqlite:///"))
-    try:
-        # Opening it would make an empty store.
-        if uri.startswith("sqlite:///") and not file.exists():
-            raise FileNotFoundError(2, os.strerror(2))
-        return MlflowRun.find(uri, run_id)
-    except Exception as error:
-        raise BadTracking(
-            f"run {run_id} cannot be read from MLflow store {masked(uri)}: {reason(error)}; "
-            "check the run's id and MLFLOW_TRACKING_URI"
-        ) from None
 
 
 def read_run(run: MlflowRun, folder: Path) -> RunReport:

@@ -62,21 +62,31 @@ class MlflowRun:
         return cls(parent.client, run)
 
     @classmethod
-    def known(cls, run_id: str, *, reopen: bool = False) -> MlflowRun:
-        """A run that exists in MLflow's own choice of a store; ``reopen`` sets it to RUNNING again.
+    def known(
+        cls,
+        run_id: str,
+        tracking_uri: str | None = None,
+        *,
+        reopen: bool = False,
+        deleted: bool = False,
+    ) -> MlflowRun:
+        """A run that exists, in MLflow's own choice of a store unless ``tracking_uri`` is given.
 
-        Raises BadTracking: it is not there, has been deleted, or the store cannot be used.
+        ``reopen`` sets it to RUNNING again. Raises BadTracking: it is not there, has been deleted
+        (unless ``deleted`` allows that), or the store cannot be used.
         """
-        uri = _absolute(mlflow.get_tracking_uri())
+        uri = _absolute(tracking_uri or mlflow.get_tracking_uri())
         try:
             run = cls.find(uri, run_id)
-            run.check()
+            if not deleted:
+                run.check()
             if reopen:
                 run.client.update_run(run_id, status="RUNNING")
         except Exception as error:
+            option = "tracking_uri" if tracking_uri else "MLFLOW_TRACKING_URI"
             raise BadTracking(
                 f"run {run_id} in MLflow store {masked(uri)} cannot be used: {reason(error)}; "
-                "check MLFLOW_TRACKING_URI"
+                f"check the run's id and {option}"
             ) from None
         return run
 
@@ -84,7 +94,7 @@ class MlflowRun:
     def find(cls, uri: str, run_id: str) -> MlflowRun:
         """A run that exists. Raises what the client raises."""
         with _first_contact():
-            client = _client(_absolute(uri))
+            client = _client(_absolute(uri), create=False)
             return cls(client, client.get_run(run_id))
 
     @property
@@ -121,16 +131,17 @@ class MlflowRun:
         self.client.set_terminated(self.run_id, status, int(seconds * 1000))
 
 
-def _client(uri: str) -> MlflowClient:
-    """A client whose store answers.
+def _client(uri: str, *, create: bool = True) -> MlflowClient:
+    """A client whose store answers; without ``create``, a SQLite file is not made.
 
     MLflow would try to reach a database ten times, over two minutes; here it is tried once first.
     """
-    kind = uri.partition(":")[0].partition("+")[0]
-    if kind in DATABASE_ENGINES:
-        if kind == "sqlite":
+    if _kind(uri) in DATABASE_ENGINES:
+        if file := _sqlite_file(uri):
+            if not (create or Path(file).exists()):
+                raise FileNotFoundError(2, os.strerror(2))
             # As MLflow does, since SQLite makes a file but no folder for it.
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
         # SQLAlchemy and Alembic, which a server's client does without.
         from mlflow.store.db.utils import create_sqlalchemy_engine
 
@@ -172,12 +183,21 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     return str(found.experiment_id)
 
 
+def _kind(uri: str) -> str:
+    """The URI's scheme, without a database's driver."""
+    return uri.partition(":")[0].partition("+")[0]
+
+
+def _sqlite_file(uri: str) -> str:
+    """The path of a SQLite store's file; empty for other stores, and for one in memory."""
+    file = uri.partition(":///")[2].partition("?")[0]
+    return file if _kind(uri) == "sqlite" and file != ":memory:" else ""
+
+
 def _absolute(uri: str) -> str:
     """A relative path to a SQLite file made absolute: records may be sent from another folder."""
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or path.startswith("/"):
-        return uri
-    return f"sqlite:///{Path(path).absolute()}"
+    file = _sqlite_file(uri)
+    return uri.replace(f":///{file}", f":///{Path(file).absolute()}", 1) if file else uri
 
 
 @contextmanager

@@ -100,9 +100,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.ERROR)
     uploader = Uploader(os.fdopen(int(sys.argv[1]), "w", encoding="utf-8"))
-    for line in sys.stdin:
-        uploader.obey(json.loads(line))
-    uploader.end()
+    try:
+        for line in sys.stdin:
+            uploader.obey(json.loads(line))
+    except json.JSONDecodeError:
+        pass  # whoever trained was killed in the middle of an order
+    finally:
+        uploader.end()
 
 
 if __name__ == "__main__":

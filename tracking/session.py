@@ -47,17 +47,25 @@ class TrackedRun:
     directory: Path
 
     def log_model(
-        self, model: nn.Module, example: npt.NDArray[np.float32], register: str = ""
+        self,
+        make: Callable[[], tuple[nn.Module, npt.NDArray[np.float32]]],
+        register: str = "",
     ) -> int | None:
         """Log a model, ready to serve; see tracking/mlflow_model.py for what it takes.
 
-        Where the store cannot take it now, it is saved beside the records and sent with them. A
-        model that cannot be exported is left out, with a warning: the run has been trained.
+        ``make`` gives the model and an example of its input. Where the store cannot take it now, it
+        is saved beside the records and sent with them. A model that cannot be made or exported is
+        left out, with a warning: the run has been trained.
 
         ``register`` names a model in MLflow's registry (see ``check_model_name``) whose next
         version this one becomes. Gives that version; None where nothing was registered, with a
         warning that says what to do where it was to be.
         """
+        try:
+            model, example = make()
+        except Exception as error:
+            _warn_no_model(error)
+            return None
         try:
             model_id = log_model(self.run, model, example)
         except Exception as error:
@@ -72,7 +80,7 @@ class TrackedRun:
         try:
             log_model(None, model, example, folder)
         except Exception as error:
-            log.warning("the run has no model: it cannot be exported (%s)", first_line(error))
+            _warn_no_model(error)
             return False
         log.warning("the model waits with the records (%s)", why)
         self.sink.artifact(folder)
@@ -91,6 +99,10 @@ class TrackedRun:
             "mlflow.register_model('runs:/%s/model', %r)",
             *(name, why, self.run.run_id, name),
         )
+
+
+def _warn_no_model(error: Exception) -> None:
+    log.warning("the run has no model: it cannot be exported (%s)", first_line(error))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import fcntl
 import json
 import mmap
 import os
+import shlex
 import threading
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,13 @@ class SpoolReader:
     @property
     def finished(self) -> bool:
         """Whether the last entry ends the run, or what is sent to it: no process was killed."""
+        return not {"finish", "closed"}.isdisjoint(_parsed(self._last_line()))
+
+    def _last_line(self) -> bytes:
+        """The last entry if it is a short one; of a longer one its end, which is damaged."""
         with self._entries.open("rb") as file:
             file.seek(max(0, self._entries.stat().st_size - LONGEST_END))
-            lines = file.read().splitlines()
-        return bool(lines) and not {"finish", "closed"}.isdisjoint(_parsed(lines[-1]))
+            return (file.readlines() or [b""])[-1]
 
     def _offset(self) -> int:
         try:
@@ -88,9 +92,11 @@ class Spool(SpoolReader):
 
     One process at a time has a spool; its lock goes with the process, however that ends.
     ``target`` (tracking URI, run id) is stored beside the entries, for whoever sends them later;
-    without it an existing spool is opened; ``last_written`` then says when its process was last
-    heard of, in Unix seconds. Raises SpoolInUse; BadTracking: no spool there, or the
-    folder cannot be written.
+    what an earlier process left there is sent first, but does not end the run any more, unless
+    ``target`` leaves it to another ``owner``. Without ``target`` an existing spool is opened;
+    ``last_written`` then says when its process was last heard of, in Unix seconds. Raises
+    SpoolInUse; BadTracking: no spool there, the folder cannot be written, or the run is left to an
+    owner that was killed.
     """
 
     def __init__(self, directory: Path, target: dict[str, str] | None = None) -> None:
@@ -105,10 +111,13 @@ class Spool(SpoolReader):
         try:
             self._claim()
             if target is not None:
+                self._check_owner(target)
                 self._write_target(target)
             _ = self.target
             self.last_written = self._entries.stat().st_mtime
             self._cut_torn_line()
+            if target is not None and "owner" not in target:
+                self._cut_end()
         except (OSError, ValueError) as error:
             self._file.close()
             raise BadTracking(f"{directory}: no usable spool ({error})") from None
@@ -141,6 +150,16 @@ class Spool(SpoolReader):
         if not self._entries.exists():
             raise SpoolInUse(f"{self.directory}: another process has just sent and removed it")
 
+    def _check_owner(self, target: dict[str, str]) -> None:
+        """Who leaves the run to its owner would not end it, as is due where that was killed."""
+        written = (self.directory / "target.json").exists()
+        if "owner" in target and written and "owner" not in self.target and not self.finished:
+            folder = self.directory.parent
+            raise BadTracking(
+                f"the process of this run was killed, and its records wait in {folder}; "
+                f"send them first: python layerscope.py replay {shlex.quote(str(folder))}"
+            )
+
     def _write_target(self, target: dict[str, str]) -> None:
         """Readable by the owner alone, since the URI of a store may hold a password."""
         half = self.directory / "target.tmp"
@@ -160,6 +179,13 @@ class Spool(SpoolReader):
             whole = content.rfind(b"\n") + 1
         if whole < size:
             os.truncate(self._entries, whole)
+
+    def _cut_end(self) -> None:
+        """Drop the end of the run, if it still waits: the run goes on."""
+        line = self._last_line()
+        before = self._entries.stat().st_size - len(line)
+        if "finish" in _parsed(line) and self._offset() <= before:
+            os.truncate(self._entries, before)
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

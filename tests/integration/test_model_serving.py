@@ -59,7 +59,7 @@ def test_model_is_logged_loaded_and_served(
     server: Any, served: Any, model: tuple[ServingModel, Images]
 ) -> None:
     with tracked_run("tests") as tracked:
-        version = tracked.log_model(*model, register="digits net")
+        version = tracked.log_model(lambda: model, register="digits net")
     uri = f"runs:/{tracked.run.run_id}/model"
     info = mlflow.models.get_model_info(uri)
     assert info.signature is not None
@@ -90,7 +90,7 @@ def test_model_waits_while_the_store_is_away(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with tracked_run("tests") as tracked:
         server.signal(signal.SIGSTOP)
-        version = tracked.log_model(*model, register="waiting")
+        version = tracked.log_model(lambda: model, register="waiting")
         server.signal(signal.SIGCONT)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     assert "the model waits with the records (no answer in time)" in caplog.text

@@ -49,7 +49,7 @@ def recorded(folder: Path, *, leave_out: str = "") -> str:
 def test_an_unknown_run(command: Command) -> None:
     code, _, err = command("report", "0" * 32)
     assert code == 2
-    assert err.startswith(f"error: run {'0' * 32} cannot be read from MLflow store sqlite://")
+    assert err.startswith(f"error: run {'0' * 32} in MLflow store sqlite://")
     assert err.count("\n") == 1
     assert names_in() == []
 
@@ -60,7 +60,7 @@ def test_a_store_that_is_not_there_is_not_made(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///typo.db")
     code, _, err = command("report", "abc")
     assert code == 2
-    assert "typo.db: No such file or directory; check the run's id" in err
+    assert "typo.db cannot be used: No such file or directory; check the run's id" in err
     assert names_in() == []
 
 

@@ -12,8 +12,10 @@ from tracking.errors import BadTracking, RecordsWaiting
 from tracking.mlflow_attach import attached_run
 from tracking.mlflow_sink import MlflowSink
 from tracking.records import Metric
+from tracking.replay import replay_all
+from tracking.run_folders import records_root
 from tracking.session import TrackedRun
-from tracking.spool import SpoolInUse
+from tracking.spool import Spool, SpoolInUse
 
 __all__: list[str] = []
 
@@ -43,6 +45,7 @@ def trained(attached: TrackedRun, error: BaseException | None) -> None:
     [
         ("sqlite:////dev/null/mlflow.db", "store sqlite:////dev/null/mlflow.db"),
         (None, "check the run's id and tracking_uri"),
+        ("sqlite:///not-there/mlflow.db", "No such file or directory"),
     ],
 )
 def test_run_that_cannot_be_found(uri: str | None, message: str) -> None:
@@ -51,9 +54,9 @@ def test_run_that_cannot_be_found(uri: str | None, message: str) -> None:
         attached_run("0" * 32, uri or sqlite_store()),
     ):
         raise AssertionError("the body must not run")
-    assert str(error.value).startswith("run 00000000000000000000000000000000 cannot be recorded")
+    assert str(error.value).startswith("run 00000000000000000000000000000000 in MLflow store")
     assert "\n" not in str(error.value)
-    assert names_in() == []
+    assert names_in() == []  # nor a store that is empty
 
 
 def test_run_that_has_been_deleted(run_id: str) -> None:
@@ -73,6 +76,34 @@ def test_run_that_another_records_for(run_id: str) -> None:
     ):
         raise AssertionError("the body must not run")
     assert names_in() == []
+
+
+def test_run_whose_killed_owner_has_left_records(run_id: str) -> None:
+    """Who goes on with its spool would leave the run, and what lies in its folder, to nobody."""
+    folder = records_root() / run_id
+    left = Spool(folder / "spool", {"tracking_uri": sqlite_store(), "run_id": run_id})
+    left.append({"tags": {"layerscope.state": "running"}})
+    left.close()
+    with (
+        pytest.raises(BadTracking, match=f"send them first: .* replay {folder}"),
+        attached_run(run_id, sqlite_store()),
+    ):
+        raise AssertionError("the body must not run")
+    (line,) = replay_all()
+    assert line.endswith("it ended as KILLED")
+    with attached_run(run_id, sqlite_store()):
+        pass
+
+
+def test_run_whose_end_waits_is_ended_all_the_same(run_id: str) -> None:
+    folder = records_root() / run_id
+    left = Spool(folder / "spool", {"tracking_uri": sqlite_store(), "run_id": run_id})
+    left.append({"finish": ["FINISHED", 1e9]})
+    left.close()
+    with attached_run(run_id, sqlite_store()) as attached:
+        attached.sink.metrics([Metric("loss", 1.0, 0, 1e9)])
+    assert found_run(sqlite_store(), run_id).info.status == "FINISHED"
+    assert history(sqlite_store(), run_id, "loss") == [(1.0, 0, 10**12)]
 
 
 def test_records_arrive_and_the_run_goes_on(

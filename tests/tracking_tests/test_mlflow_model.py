@@ -53,7 +53,7 @@ def unused(kind: str = "net") -> str:
 
 def logged(model: nn.Module, register: str = "") -> tuple[TrackedRun, int | None]:
     with tracked_run("tests") as tracked:
-        version = tracked.log_model(model, EXAMPLE, register)
+        version = tracked.log_model(lambda: (model, EXAMPLE), register)
     return tracked, version
 
 

@@ -154,6 +154,20 @@ def test_relative_path_of_a_store_is_made_absolute(
     assert run.shown_uri == run.tracking_uri
 
 
+def test_a_store_with_a_driver_is_made_where_it_belongs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite+pysqlite:///made/mlflow.db")
+    assert MlflowRun.open("tests").tracking_uri == f"sqlite+pysqlite:///{tmp_path}/made/mlflow.db"
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_looking_for_a_run_makes_no_store(tmp_path: Path) -> None:
+    with pytest.raises(BadTracking, match="No such file or directory; check the run's id and"):
+        MlflowRun.known("0" * 32, f"sqlite:///{tmp_path}/away/mlflow.db")
+    assert not list(tmp_path.iterdir())
+
+
 def test_found_run_knows_its_parameters() -> None:
     run = MlflowRun.open("tests")
     assert run.known_params == frozenset()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
+import tracking
 from tests.mlflow_stores import artifact_text, found_run, history, names_in, sqlite_store
 from tracking.cli import replay
 from tracking.errors import BadTracking, RecordsWaiting
@@ -140,6 +144,25 @@ def test_killed_run_ends_and_hands_over_what_it_had_recorded() -> None:
     sent = [file.path for file in client.list_artifacts(run_id, "activations/parts/stats")]
     assert sent == ["activations/parts/stats/00000000.parquet"]
     assert [file.path for file in client.list_artifacts(run_id)] == ["activations"]
+    assert names_in() == []
+
+
+def test_uploader_whose_orders_end_in_the_middle_of_one() -> None:
+    """As the process that trains leaves them when it is killed while it writes."""
+    run_id = left_run(point(1.0, 0))
+    order = {"order": "open", "upload": 0, "folder": str(ROOT / run_id), "environment": {}}
+    whole = json.dumps(order | {"interval": 60.0, "patience": 60.0})
+    subprocess.run(
+        [sys.executable, "-P", "-m", "tracking.mlflow_uploader", "1"],
+        input=f"{whole}\n{whole[:50]}",
+        env=os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parents[1])},
+        stdout=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert history(sqlite_store(), run_id, "loss") == [(1.0, 0, 10_000)]
+    assert found_run(sqlite_store(), run_id).info.status == "KILLED"
     assert names_in() == []
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +209,21 @@ def test_model_that_cannot_be_exported_does_not_fail_the_run(
 
     monkeypatch.setattr(session, "log_model", unable)
     with tracked_run("tests") as tracked:
-        tracked.log_model(nn.Linear(3, 2).eval(), np.zeros((2, 3), np.float32))
+        tracked.log_model(lambda: (nn.Linear(3, 2).eval(), np.zeros((2, 3), np.float32)))
     assert found_run(sqlite_store(), tracked.run.run_id).info.status == "FINISHED"
     assert "the run has no model: it cannot be exported (cannot export)" in caplog.text
     assert [r.levelno for r in caplog.records if r.name == "layerscope"] == [logging.WARNING]
+
+
+def test_model_that_cannot_be_copied_for_serving_does_not_fail_the_run(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    locked = nn.Linear(3, 2)
+    locked.lock = threading.Lock()  # type: ignore[assignment]
+    with tracked_run("tests") as tracked:
+        version = tracked.log_model(
+            lambda: (copy.deepcopy(locked), np.zeros((2, 3), np.float32)), register="locked"
+        )
+    assert version is None
+    assert found_run(sqlite_store(), tracked.run.run_id).info.status == "FINISHED"
+    assert "the run has no model: it cannot be exported (cannot pickle" in caplog.text

@@ -236,6 +236,19 @@ def test_last_written_is_when_the_process_was_last_heard_of(tmp_path: Path) -> N
     spool.close()
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_run_that_goes_on_is_not_ended_by_what_waits(tmp_path: Path, sent: bool) -> None:
+    spool = filled(tmp_path, {"tags": {"a": "1"}}, {"finish": ["KILLED", 1.0]})
+    if sent:
+        spool.acknowledge(spool.read()[1])
+    spool.close()
+    again = filled(tmp_path, {"tags": {"a": "2"}})
+    waiting = again.read()[0]
+    assert waiting == ([] if sent else [{"tags": {"a": "1"}}]) + [{"tags": {"a": "2"}}]
+    assert not again.finished
+    again.close()
+
+
 def test_reader_beside_a_writer_gets_everything_once(tmp_path: Path) -> None:
     spool = Spool(tmp_path, TARGET)
     count = 2000
