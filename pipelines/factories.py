@@ -40,7 +40,7 @@ def _import(spec: str, module_name: str, error: type[BadInput]) -> ModuleType:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(module_name)
-    except Exception as cause:  # the user's module may raise anything while it is imported
+    except (Exception, SystemExit) as cause:  # the user's module may do anything when imported
         raise error(
             f"{spec}: {module_name} cannot be imported ({one_line(cause)}); looked in {here} and "
             "the Python path"

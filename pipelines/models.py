@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pipelines.config import RunConfig
+from pipelines.config import MODELS, RunConfig
 from pipelines.factories import load_factory
 from pipelines.resnet import resnet_small
 from pipelines.snapshot import ModelState, RandomState
@@ -46,7 +46,7 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
     model = _make(config, image_shape, classes)
     _check_output(model, config, image_shape, classes)  # gives lazy modules their shapes, too
     if config.init == "kaiming":
-        _init_kaiming(model, config.activation)
+        _init_kaiming(model, config.activation if config.model in MODELS else "relu")
     return model
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from tracking.layers import named_layers
 from tracking.outputs import float_tensors
 
 __all__ = ["LayerSummary", "ModelSummary", "summarize"]
@@ -89,8 +90,8 @@ def summarize(model: nn.Module, example: Tensor) -> ModelSummary:
     shapes = _output_shapes(model, example)
     seen: set[int] = set()
     layers = tuple(
-        _layer(name or "model", module, shapes.get(name))
-        for name, module in model.named_modules()
+        _layer(name, module, shapes.get(module))
+        for name, module in named_layers(model).items()
         if _is_leaf(module) or any(True for _ in _own(module))
     )
     totals = {"trainable": 0, "frozen": 0, "buffers": 0}
@@ -124,18 +125,15 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
         yield name, buffer, "buffers"
 
 
-def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
+def _output_shapes(model: nn.Module, example: Tensor) -> dict[nn.Module, tuple[int, ...]]:
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
 
-    def hook(name: str) -> Any:
-        def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            for tensor in float_tensors(output):
-                shapes.setdefault(name, tuple(tensor.shape[1:]))
-
-        return note
+    def note(module: nn.Module, _inputs: Any, output: Any) -> None:
+        for tensor in float_tensors(output):
+            shapes.setdefault(module, tuple(tensor.shape[1:]))
 
     modes = {module: module.training for module in model.modules()}
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules()]
+    handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
         model.eval()
         with torch.no_grad():

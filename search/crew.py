@@ -69,7 +69,8 @@ class Crew:
         """
         with Stopping() as stopping:
             try:
-                self._members = [self._start() for _ in range(self._size)]
+                for _ in range(self._size):
+                    self._members.append(self._start())
                 while self._members and not stopping.asked:
                     self._look()
                     time.sleep(POLL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,10 +28,13 @@ from search.to_type import study_command
 from search.working import end_run_of
 from tracking.errors import BadInput, BadTracking, TrainingFailed
 from tracking.mlflow_run import MlflowRun
+from tracking.reasons import reason
 from tracking.session import TrackedRun, tracked
 from tracking.spool import SpoolInUse
 
 __all__ = ["OpenStudy", "open_study"]
+
+log = logging.getLogger("layerscope")
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,10 @@ def _link_caller(run: MlflowRun) -> None:
     """A run that `mlflow run` has begun, where the study has one already, says which that is."""
     caller = os.environ.get("MLFLOW_RUN_ID")
     if caller and caller != run.run_id:
-        MlflowRun.known(caller).tag({"layerscope.study_run": run.run_id})
+        try:
+            MlflowRun.known(caller).tag({"layerscope.study_run": run.run_id})
+        except Exception as error:  # of the store: the link is not worth a study
+            log.warning("run %s has no link to the study's run (%s)", caller, reason(error))
 
 
 def _made(

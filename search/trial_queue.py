@@ -60,13 +60,16 @@ def requeue(
 def copy_of(
     trial: FrozenTrial, user_attrs: Mapping[str, Any] | None = None, *, counted: bool = True
 ) -> FrozenTrial | None:
-    """A waiting trial with the same parameters; None when it was retried MAX_RETRIES times.
+    """A waiting trial with the same parameters; None when it was retried MAX_RETRIES times, or is
+    not wanted any more.
 
     "failed_trial" and "retry_history" are as Optuna's RetryHeartbeatStaleTrialCallback keeps them.
     """
     notes = trial.system_attrs
     retries = int(notes.get("counted_retries", 0)) + counted
-    if "retried_as" in trial.user_attrs or (counted and retries > MAX_RETRIES):
+    if not {"retried_as", "surplus"}.isdisjoint(trial.user_attrs) or (
+        counted and retries > MAX_RETRIES
+    ):
         return None
     history = [*notes.get("retry_history", []), trial.number]
     lineage = {

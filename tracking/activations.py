@@ -19,31 +19,25 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
-from tracking.errors import BadOption
 from tracking.failed_hooks import FailedHooks
-from tracking.interval import Thinning
 from tracking.lasting import LastingDead
 from tracking.layer_buffers import LayerBuffers
 from tracking.layer_hooks import LayerHooks
 from tracking.layer_rows import LayerRows, merged
 from tracking.layers import Hook, check_layers, inner_model, select_layers
+from tracking.metric_keys import metric_key
 from tracking.optimizer_steps import on_each_step
 from tracking.outputs import float_tensors, has_values, in_backward, in_trace
 from tracking.pace import Pace
-from tracking.ranks import Ranks
-from tracking.record_log import LOOK_EVERY, RecordLog, Watch
+from tracking.record_log import Watch
 from tracking.records import LayerStats, Metric
-from tracking.sink import NullSink, Sink
-from tracking.stepped import metric_key
-from tracking.store import RecordFile
+from tracking.sink import Sink
+from tracking.step_recorder import RecordTable, StepRecorder
 from tracking.tables import StatsSettings, read_stats, stats_schema, stats_table
 
 __all__ = ["ActivationStats"]
@@ -51,7 +45,7 @@ __all__ = ["ActivationStats"]
 METRICS = ("mean", "std", "near_zero", "dead_channels")
 
 
-class ActivationStats:
+class ActivationStats(StepRecorder[LayerStats]):
     """Records statistics of the outputs of a model's layers, step by step.
 
     Hooks reduce each output on its own device; nothing is moved to the host until ``flush_every``
@@ -85,40 +79,28 @@ class ActivationStats:
         together: bool = True,
     ) -> None:
         check_layers(layers)
-        if flush_every < 1:
-            raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
+        settings = StatsSettings(near_zero_eps, above_threshold, layers, str(every))
+        rows = partial(stats_table, settings=settings)
+        super().__init__(
+            RecordTable("stats.parquet", stats_schema(settings), rows, read_stats),
+            directory=directory,
+            sink=sink,
+            expected_steps=expected_steps,
+            flush_every=flush_every,
+            watch=watch,
+            together=together,
+        )
         self.model = inner_model(model)
-        self.current_step = 0
         self._optimizer = optimizer
-        self._layers = layers
-        self._ranks = Ranks(together=together)
+        self._wanted = layers
+        self._record_eval = record_eval
         alone = not self._ranks.several
         self._pace = every if isinstance(every, Pace) else Pace(every, adapts=alone)
         self._ends_steps = self._pace is not every
-        self._record_eval = record_eval
-        self._settings = StatsSettings(near_zero_eps, above_threshold, layers, str(every))
-        sink = sink if sink and self._ranks.first else NullSink()
-        self._log = RecordLog(
-            RecordFile(
-                "stats.parquet",
-                stats_schema(self._settings),
-                directory if self._ranks.first else None,
-            ),
-            sink,
-            partial(stats_table, settings=self._settings),
-            self._metrics,
-            watch,
-        )
-        self._failed = FailedHooks("activations", sink)
-        self._thinning = Thinning(expected_steps)
         self._lasting: dict[tuple[str, str], LastingDead] = defaultdict(LastingDead)
-        self._flush_every = flush_every
-        self._rows = min(flush_every, LOOK_EVERY) if watch else flush_every
-        self._buffers = LayerBuffers(self._rows, near_zero_eps, above_threshold)
+        self._buffers = LayerBuffers(self._take_every, near_zero_eps, above_threshold)
         self._hooks = LayerHooks(self.model, layers, self._after_layer)
-        self._handles: list[RemovableHandle] = []
-        self._untaken = self._unflushed = 0
-        self._entered = self._closed = False
+        self._failed = FailedHooks("activations", self._sink)
         self._waited = 0.0
         self._evaluated_in_step = False
 
@@ -127,35 +109,6 @@ class ActivationStats:
         """Names of the layers that are or were recorded, in the model's order; late ones last."""
         return tuple(self._hooks.order)
 
-    @property
-    def path(self) -> Path:
-        """``stats.parquet``, which exists once the context has ended."""
-        return self._log.file.path
-
-    def __enter__(self) -> Self:
-        if self._entered:
-            raise RuntimeError("an ActivationStats records once; make a new one for another run")
-        select_layers(self.model, self._layers)
-        self._entered = True
-        # What torch has compiled by now has no hooks in it and does not look for new ones.
-        torch.compiler.reset()
-        self._hooks.update()
-        self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
-        if self._optimizer is not None:
-            self._handles += on_each_step(self._optimizer, None, self.step)
-        self._pace.begin()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self._ranks.part()
-        self.close()
-
     def step(self) -> None:
         """End the current step: what the layers gave since the last call becomes its rows."""
         self._end_rows()
@@ -163,30 +116,22 @@ class ActivationStats:
             self._pace.end_step(self.current_step)
         self.current_step += 1
 
-    def flush(self) -> list[LayerStats]:
-        """Bring finished rows to the host, write them as a part, and send thinned metrics.
+    def _attach(self) -> None:
+        select_layers(self.model, self._wanted)
+        # What torch has compiled by now has no hooks in it and does not look for new ones.
+        torch.compiler.reset()
+        self._hooks.update()
+        self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
+        if self._optimizer is not None:
+            self._handles += on_each_step(self._optimizer, None, self.step)
+        self._pace.begin()
 
-        With several ranks all of them must call it; what they have comes together on rank 0.
-        """
-        self._take()
-        self._unflushed = 0
-        return self._log.write()
-
-    def close(self) -> None:
-        """Remove every hook, write what is left and join the parts. May be called twice."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _detach(self) -> None:
+        super()._detach()
         self._hooks.remove()
-        self._end_rows()
-        self.flush()
-        self._closed = True
-        self._log.file.close()
 
-    def read(self) -> pa.Table:
-        """Every row recorded so far, in order of step, mode and layer."""
-        self.flush()
-        return read_stats(self._log.file.source(), stats_schema(self._settings))
+    def _end_last_step(self) -> None:
+        self._end_rows()
 
     def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._pace.before_forward(model.training)
@@ -220,7 +165,7 @@ class ActivationStats:
     def _lose(self, name: str, error: Exception) -> None:
         """Record the layer no more; of the step under way it has nothing that can be trusted."""
         self._failed.add(name, error)
-        self._hooks.detach(name)
+        self._hooks.lose(name)
         self._buffers.abandon(name)
 
     def _end_rows(self) -> None:
@@ -229,26 +174,18 @@ class ActivationStats:
         # Ranks must exchange at the same steps, and one alone may have evaluated.
         evaluated = self._record_eval if self._ranks.several else self._evaluated_in_step
         if self._pace.due(self.current_step) or evaluated:
-            self._untaken += 1
-            self._unflushed += 1
+            self._count_step()
         self._evaluated_in_step = False
-        if self._unflushed == self._flush_every:
-            self.flush()
-        elif self._untaken == self._rows:
-            self._take()
         if self._pace.recording:
             self._pace.recording += time.perf_counter() - began - self._waited
 
     def _take(self) -> None:
         """Bring finished rows of all ranks together; there are none on ranks other than 0."""
-        self._untaken = 0
         began = time.perf_counter()
         taken = self._buffers.take()
         if not self._buffers.on_host:
             # Waiting until a device has done what it was given is the training's own time.
             self._waited = time.perf_counter() - began
-        if self._closed:
-            return
         if self._ranks.several:
             interval = self._pace.interval
             interval.steps = self._ranks.agreed(interval.adapted())
@@ -266,8 +203,7 @@ class ActivationStats:
         self._log.add(records)
 
     def _metrics(self, records: Sequence[LayerStats]) -> Iterator[Metric]:
-        steps = dict.fromkeys(r.step for r in records if r.mode == "train")
-        charted = {step for step in steps if self._thinning.keep(step)}
+        charted = self._charted(r.step for r in records if r.mode == "train")
         for record in records:
             if record.step in charted or record.mode == "eval":
                 for key, name in _keys(record.layer, record.mode):

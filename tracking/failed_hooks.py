@@ -17,7 +17,7 @@ LONGEST = 1000
 
 
 class FailedHooks:
-    """The layers of which a recorder records nothing any more, since their hooks have failed.
+    """The layers, or parameters, of which nothing is recorded any more, since a hook has failed.
 
     The first is told of at once, as a warning; all of them are in the run's tag
     ``layerscope.unrecorded.WHAT``.
@@ -25,24 +25,22 @@ class FailedHooks:
 
     def __init__(self, what: str, sink: Sink) -> None:
         self._what = what
+        self._kind = "parameter" if what == "updates" else "layer"
         self._sink = sink
         self._reasons: dict[str, str] = {}
 
-    def __contains__(self, layer: str) -> bool:
-        return layer in self._reasons
-
-    def add(self, layer: str, error: Exception) -> None:
-        """Take a failure; a layer's first one counts."""
-        if layer in self._reasons:
+    def add(self, name: str, error: Exception) -> None:
+        """Take a failure; the first one of each name counts."""
+        if name in self._reasons:
             return
         why = one_line(error)
-        self._reasons[layer] = why
+        self._reasons[name] = why
         tag = f"layerscope.unrecorded.{self._what}"
         if len(self._reasons) == 1:
             log.warning(
-                "no more %s of layer %s, whose hook failed; the training goes on (%s); the run's "
+                "no more %s of %s %s, whose hook failed; the training goes on (%s); the run's "
                 "tag %s names it, and others like it",
-                *(self._what, layer, why, tag),
+                *(self._what, self._kind, name, why, tag),
             )
         text = "; ".join(f"{name} ({reason})" for name, reason in self._reasons.items())
         with suppress(Exception):  # a disk that is full is told of by whoever writes tables

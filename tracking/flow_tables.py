@@ -46,9 +46,7 @@ def updates_schema(every: str) -> pa.Schema:
     return with_metadata(_UPDATES, every=every)
 
 
-def flow_table(
-    records: Sequence[GradientRecord] | Sequence[UpdateRecord], schema: pa.Schema
-) -> pa.Table:
+def flow_table(records: Sequence[GradientRecord | UpdateRecord], schema: pa.Schema) -> pa.Table:
     """Rows of one of the two tables; ``schema`` is its own."""
     return pa.table(arrays(records, schema), schema=schema)
 

@@ -20,8 +20,7 @@ modified in-place"). Views are the exception, see ``_source``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,23 +29,23 @@ import torch
 from torch import Tensor, nn
 
 from tracking import norms
-from tracking.failed_hooks import FailedHooks
 from tracking.flow_tables import gradients_schema
 from tracking.layer_hooks import LayerHooks
 from tracking.layers import Hook, check_layers, select_layers
+from tracking.metric_keys import metric_key
 from tracking.norms import gradient_sums, has_elements_to_read
 from tracking.outputs import float_tensors, has_values, in_trace
 from tracking.pace import Pace
 from tracking.record_log import Watch
 from tracking.records import GradientRecord
 from tracking.sink import Sink
-from tracking.stepped import SteppedStats, metric_key
 from tracking.sum_rows import SumRow
+from tracking.sum_stats import SumStats
 
 __all__ = ["GradientStats"]
 
 
-class GradientStats(SteppedStats[GradientRecord]):
+class GradientStats(SumStats[GradientRecord]):
     """Records statistics of the gradients at the outputs of a model's layers, step by step.
 
     ``layers``, ``every``, ``directory``, ``sink``, ``expected_steps`` and ``flush_every`` are those
@@ -79,6 +78,7 @@ class GradientStats(SteppedStats[GradientRecord]):
         check_layers(layers)
         super().__init__(
             model,
+            "gradients",
             gradients_schema(layers, str(every)),
             every=every,
             directory=directory,
@@ -91,7 +91,6 @@ class GradientStats(SteppedStats[GradientRecord]):
         self._scaler = scaler
         self._wanted = layers
         self._hooks = LayerHooks(self.model, layers, self._after_layer)
-        self._failed = FailedHooks("gradients", self._sink)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -110,6 +109,7 @@ class GradientStats(SteppedStats[GradientRecord]):
         self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
         if self._optimizer is not None:
             self._watch(self._optimizer)
+        self._pace.begin()
 
     def _detach(self) -> None:
         super()._detach()
@@ -144,14 +144,8 @@ class GradientStats(SteppedStats[GradientRecord]):
                 _unscale(sums, self._scaler)
             self._rows.add(name, sums)
 
-    @contextmanager
-    def _losing(self, name: str) -> Iterator[None]:
-        """Where it fails, the layer is recorded no more: a training is worth more than that."""
-        try:
-            yield
-        except Exception as error:
-            self._failed.add(name, error)
-            self._hooks.detach(name)
+    def _lose(self, name: str) -> None:
+        self._hooks.lose(name)
 
     def _record(self, row: SumRow) -> GradientRecord:
         finite, nonfinite, zeros, size, squares = row.sums

@@ -17,22 +17,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
-from tracking.errors import BadOption
-from tracking.interval import Thinning
 from tracking.optimizer_steps import on_each_step
 from tracking.pace import Pace
-from tracking.ranks import Ranks
-from tracking.record_log import LOOK_EVERY, RecordLog, Watch
+from tracking.record_log import Watch
 from tracking.records import HyperParams, Metric
-from tracking.sink import NullSink, Sink
+from tracking.sink import Sink
 from tracking.step_notes import (
     SmoothedLoss,
     StepNotes,
@@ -43,7 +37,7 @@ from tracking.step_notes import (
     records_of,
     understood,
 )
-from tracking.store import RecordFile
+from tracking.step_recorder import RecordTable, StepRecorder
 from tracking.tables import read_steps, steps_schema, steps_table
 
 __all__ = ["Recorder"]
@@ -52,7 +46,7 @@ NOTHING: list[dict[str, Any]] = [{}]
 """What is known of a step of which nothing was said."""
 
 
-class Recorder:
+class Recorder(StepRecorder[HyperParams]):
     """Records every hyperparameter of every optimizer step.
 
     A hook reads the parameter groups between ``backward`` and the update, so what is recorded is
@@ -78,53 +72,23 @@ class Recorder:
         pace: Pace | None = None,
         together: bool = True,
     ) -> None:
-        if flush_every < 1:
-            raise BadOption(f"flush_every={flush_every}: allowed: a whole number from 1")
-        self.optimizer = optimizer
-        self.current_step = 0
-        self._ranks = Ranks(together=together)
-        self._log = RecordLog(
-            RecordFile("steps.parquet", steps_schema(), directory if self._ranks.first else None),
-            sink if sink and self._ranks.first else NullSink(),
-            steps_table,
-            self._metrics,
-            watch,
+        super().__init__(
+            RecordTable("steps.parquet", steps_schema(), steps_table, read_steps),
+            directory=directory,
+            sink=sink,
+            expected_steps=expected_steps,
+            flush_every=flush_every,
+            watch=watch,
+            together=together,
         )
+        self.optimizer = optimizer
         self._pace = pace or Pace(1)
-        self._thinning = Thinning(expected_steps)
-        self._flush_every = flush_every
-        self._rows = min(flush_every, LOOK_EVERY) if watch else flush_every
-        self._unflushed = 0
         self._told_before: list[dict[str, Any]] = []
         self._told_since: list[dict[str, Any]] = []
         self._pending: list[StepNotes] = []
         self._smooth = SmoothedLoss()
-        self._handles: list[RemovableHandle] = []
-        self._entered = False
         self._groups: list[dict[str, Any]] = []
         self._time = self._waited = 0.0
-
-    @property
-    def path(self) -> Path:
-        """``steps.parquet``, which exists once the context has ended."""
-        return self._log.file.path
-
-    def __enter__(self) -> Self:
-        if self._entered:
-            raise RuntimeError("a Recorder records once; make a new one for another run")
-        self._entered = True
-        self._handles += on_each_step(self.optimizer, self._before_step, self._after_step)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self._ranks.part()
-        self.close()
 
     def note(
         self,
@@ -145,27 +109,8 @@ class Recorder:
         # The first since the last step, or since this one began, and the latest.
         self._told_since = [*self._told_since[:1], noted]
 
-    def flush(self) -> list[HyperParams]:
-        """Write the steps recorded since the last flush as a part, and send thinned metrics.
-
-        With several ranks all of them must call it; what they have comes together on rank 0.
-        """
-        self._take()
-        self._unflushed = 0
-        return self._log.write()
-
-    def close(self) -> None:
-        """Remove the hooks, write what is left and join the parts. May be called twice."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self.flush()
-        self._log.file.close()
-
-    def read(self) -> pa.Table:
-        """Every row recorded so far, in order of step and group."""
-        self.flush()
-        return read_steps(self._log.file.source(), steps_schema())
+    def _attach(self) -> None:
+        self._handles += on_each_step(self.optimizer, self._before_step, self._after_step)
 
     def _before_step(self) -> None:
         began = time.perf_counter()
@@ -190,11 +135,7 @@ class Recorder:
             )
         )
         self.current_step += 1
-        self._unflushed += 1
-        if self._unflushed == self._flush_every:
-            self.flush()
-        elif len(self._pending) == self._rows:
-            self._take()
+        self._count_step()
         self._pace.always += time.perf_counter() - began - self._waited
 
     def _take(self) -> None:

@@ -21,7 +21,8 @@ class LayerHooks:
 
     ``call`` is given the layer's name, the module, its positional inputs and its output. ``order``
     maps the names of all layers that are or were hooked to their places: the model's order, those
-    that joined later last. Copies of the model do not call.
+    that joined later last. Copies of the model do not call. A layer that is lost is hooked no more,
+    whatever module takes its place.
     """
 
     def __init__(self, model: nn.Module, layers: str, call: LayerCall) -> None:
@@ -30,6 +31,7 @@ class LayerHooks:
         self._layers = layers
         self._call = call
         self._membership = Membership(model)
+        self._lost: set[str] = set()
         self._hooked: dict[str, tuple[nn.Module, Hook, RemovableHandle]] = {}
 
     def update(self) -> None:
@@ -42,15 +44,16 @@ class LayerHooks:
                 handle.remove()
                 del self._hooked[name]
         for name, module in chosen.items():
-            if name not in self._hooked:
+            if name not in self._hooked and name not in self._lost:
                 hook = Hook(partial(self._call, name))
                 self._hooked[name] = module, hook, module.register_forward_hook(hook)
                 self.order.setdefault(name, len(self.order))
 
-    def detach(self, name: str) -> None:
-        """Call for this layer no more, as long as it is the same module."""
+    def lose(self, name: str) -> None:
+        """Call for this layer no more."""
+        self._lost.add(name)
         if name in self._hooked:  # compiled code may call for one that has left the model
-            _, hook, handle = self._hooked[name]
+            _, hook, handle = self._hooked.pop(name)
             hook.disarm()
             handle.remove()
 

@@ -21,8 +21,8 @@ __all__ = [
     "Membership",
     "check_layers",
     "inner_model",
-    "layer_name",
     "matching_layers",
+    "named_layers",
     "select_layers",
 ]
 
@@ -110,9 +110,15 @@ def inner_model(model: nn.Module) -> nn.Module:
             return model
 
 
-def layer_name(qualified: str) -> str:
-    """The name a module goes by in tables and metrics; the model itself has no qualified name."""
-    return qualified or "model"
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module by the name that it goes by in tables and metrics, in the model's own order.
+
+    The model itself, which has no qualified name, is "model", or "(model)" beside a child of it
+    that is called so.
+    """
+    modules = dict(model.named_modules())
+    itself = "(model)" if "model" in modules else "model"
+    return {name or itself: module for name, module in modules.items()}
 
 
 def select_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
@@ -128,7 +134,7 @@ def select_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
     """
     chosen = matching_layers(model, layers)
     if not chosen:
-        names = ", ".join(layer_name(name) for name, _ in model.named_modules())
+        names = ", ".join(named_layers(model))
         raise BadOption(f"layers={layers}: matches no module of the model; it has: {names}")
     return chosen
 
@@ -139,10 +145,11 @@ def matching_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
         name: module for name, module in model.named_modules() if MADE.isdisjoint(name.split("."))
     }
     wanted = _wanted(layers)
-    chosen = {name for name, module in modules.items() if wanted(name, module)}
+    chosen = [module for name, module in modules.items() if wanted(name, module)]
     if layers == "activations":
-        chosen.update([name for name, module in modules.items() if _has_parameters(module)][-1:])
-    return {layer_name(name): module for name, module in modules.items() if name in chosen}
+        chosen += [module for module in modules.values() if _has_parameters(module)][-1:]
+    meant = {*map(id, chosen)}
+    return {name: module for name, module in named_layers(model).items() if id(module) in meant}
 
 
 def check_layers(layers: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -104,7 +105,10 @@ class MlflowSink:
         upload = self._upload
         # Elsewhere than in the main thread nobody waits, and Ctrl-C does not arrive.
         if upload.away and threading.current_thread() is threading.main_thread():
-            log.warning("waiting up to %g s for MLflow; Ctrl-C ends the wait", self._patience)
+            # After one Ctrl-C a study ignores others, so that it ends in order.
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            way_out = "" if ignored else "; Ctrl-C ends the wait"
+            log.warning("waiting up to %g s for MLflow%s", self._patience, way_out)
         upload.close()
         try:
             upload.wait()

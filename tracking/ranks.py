@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from tracking.reasons import first_line
+
 __all__ = ["Ranks", "is_first_rank", "several_ranks"]
 
 log = logging.getLogger("layerscope")
@@ -76,6 +78,6 @@ class Ranks:
         self.part()
         if not self.first:
             return []
-        reason = str(error).splitlines()[0]
-        log.warning("a rank has gone; from here on, records are of rank 0 alone (%s)", reason)
+        why = first_line(error)
+        log.warning("a rank has gone; from here on, records are of rank 0 alone (%s)", why)
         return [mine]

@@ -259,15 +259,14 @@ class RunRecord:
 
     def _artifacts(self) -> Iterator[tuple[Path, str]]:
         """What there is: a recorder that could not write its table has none."""
-        paths = [recorder.path for recorder in self._recorders]
-        whole = [path for path in paths if path.exists()]
+        whole = [one.path for one in self._recorders if one.path.exists()]
         for path in whole:
             yield path, path.parent.relative_to(self.directory).as_posix()
         if self._diagnosis is not None and (written := self._diagnosis.end(self.directory)):
             yield from ((path, "") for path in written)
             self._sink.tags({FINDINGS_TAG: tag(self.findings)})
-        if whole == paths:
-            stats = self.activation_stats
+        stats = self.activation_stats
+        if self.recorder.path in whole and stats.path in whole:
             try:
                 yield from draw(self.recorder.path, stats.path, stats.layers, self.directory)
             except Exception as error:  # the training is done, and its tables are written

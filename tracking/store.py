@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracking.errors import BadTracking, RecordsDamaged
+from tracking.reasons import first_line
 
 __all__ = ["RecordFile", "numbered_slices", "read_batches", "read_records", "read_slices"]
 
@@ -79,8 +80,10 @@ class RecordFile:
         """
         if not self._closed and os.getpid() == self._owner:
             _compact(self._parts, self.path, self._schema)
-            shutil.rmtree(self._parts.parent if _only_child(self._parts) else self._parts)
             self._closed = True
+            # What cannot be removed now does no harm: nobody looks there any more.
+            done = self._parts.parent if _only_child(self._parts) else self._parts
+            shutil.rmtree(done, ignore_errors=True)
         return self.path
 
 
@@ -108,7 +111,7 @@ def read_batches(source: Path) -> Iterator[pa.Table]:
             yield from _row_groups(parquet)
 
 
-def read_slices(source: Path, columns: Sequence[str], rows: int = 1 << 13) -> Iterator[pa.Table]:
+def read_slices(source: Path, columns: Sequence[str], rows: int = ROW_GROUP) -> Iterator[pa.Table]:
     """Some columns at ``source``, at most ``rows`` rows at a time; an empty table first.
 
     A column that a file lacks is left out. Raises RecordsDamaged as read_batches does.
@@ -153,8 +156,7 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             yield parquet
     except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise RecordsDamaged(f"{file}: cannot be read as Parquet ({reason})") from None
+        raise RecordsDamaged(f"{file}: cannot be read as Parquet ({first_line(error)})") from None
 
 
 def _row_groups(parquet: pq.ParquetFile) -> Iterator[pa.Table]:

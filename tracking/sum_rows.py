@@ -47,6 +47,10 @@ class SumRows:
         key = (name, sums.device)
         self._open[key] = self._open[key] + sums if key in self._open else sums
 
+    def abandon(self, name: str) -> None:
+        """Forget the name's open row."""
+        self._open = {key: sums for key, sums in self._open.items() if key[0] != name}
+
     def end_step(self, step: int, time: float) -> None:
         """Finish the open rows; where nothing was added there are none."""
         if self._open:

@@ -26,18 +26,19 @@ from torch import Tensor, nn
 from tracking.errors import BadOption
 from tracking.flow_tables import updates_schema
 from tracking.layers import Hook
+from tracking.metric_keys import metric_key
 from tracking.norms import has_elements_to_read, update_sums
 from tracking.pace import Pace
 from tracking.record_log import Watch
 from tracking.records import UpdateRecord
 from tracking.sink import Sink
-from tracking.stepped import SteppedStats, metric_key
 from tracking.sum_rows import SumRow
+from tracking.sum_stats import SumStats
 
 __all__ = ["UpdateStats"]
 
 
-class UpdateStats(SteppedStats[UpdateRecord]):
+class UpdateStats(SumStats[UpdateRecord]):
     """Records the change of every trainable parameter that an optimizer has, step by step.
 
     Before a recorded step the parameters are copied, on their devices; after it the difference is
@@ -69,6 +70,7 @@ class UpdateStats(SteppedStats[UpdateRecord]):
     ) -> None:
         super().__init__(
             model,
+            "updates",
             updates_schema(str(every)),
             every=every,
             directory=directory,
@@ -80,6 +82,7 @@ class UpdateStats(SteppedStats[UpdateRecord]):
         self.optimizer = optimizer
         self._places: dict[str, int] = {}
         self._before: dict[str, tuple[nn.Parameter, Tensor]] = {}
+        self._lost: set[str] = set()
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -96,6 +99,7 @@ class UpdateStats(SteppedStats[UpdateRecord]):
         if not self._pace.interval.fixed:
             # Only to tell training from evaluation, so a compiled model is not compiled anew.
             self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
+        self._pace.begin()
 
     def _detach(self) -> None:
         super()._detach()
@@ -107,23 +111,30 @@ class UpdateStats(SteppedStats[UpdateRecord]):
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         had = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and id(parameter) in had and has_elements_to_read(parameter):
+            known = parameter.requires_grad and id(parameter) in had and name not in self._lost
+            if known and has_elements_to_read(parameter):
                 yield name, parameter
 
     def _before_update(self) -> None:
         self._before = {}
         if self._armed():
             with self._counted():
-                self._before = {name: (p, p.detach().clone()) for name, p in self._trained()}
+                for name, parameter in self._trained():
+                    with self._losing(name):
+                        self._before[name] = parameter, parameter.detach().clone()
 
     def _after_update(self) -> None:
         if self._before:
             with self._counted(), torch.no_grad():
                 for name, (parameter, before) in self._before.items():
                     self._places.setdefault(name, len(self._places))
-                    self._rows.add(name, update_sums(before, parameter))
+                    with self._losing(name):
+                        self._rows.add(name, update_sums(before, parameter))
                 self._before = {}
         super()._after_update()
+
+    def _lose(self, name: str) -> None:
+        self._lost.add(name)
 
     def _record(self, row: SumRow) -> UpdateRecord:
         finite, nonfinite, update_squares, weights, weight_squares = row.sums

@@ -18,6 +18,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory of the user's, with a module and a package in it, as the current one."""
     (tmp_path / "own_factories.py").write_text("def make(): return 3\nnumber = 4\n")
     (tmp_path / "own_broken.py").write_text("raise RuntimeError('first\\nsecond')\n")
+    (tmp_path / "own_script.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "own_package").mkdir()
     (tmp_path / "own_package" / "inner.py").write_text("class Net: pass\n")
     monkeypatch.chdir(tmp_path)
@@ -42,6 +43,7 @@ def test_finds_installed_modules() -> None:
     ("spec", "reason"),
     [
         ("own_missing:make", "own_missing cannot be imported (ModuleNotFoundError: "),
+        ("own_script:make", "own_script cannot be imported (SystemExit: 0)"),
         ("own_broken:make", "own_broken cannot be imported (RuntimeError: first second)"),
         ("own_factories:made", "own_factories has no 'made'. Did you mean 'make'?"),
         ("own_factories:number", "number is a int; expected a callable"),

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipelines.config import RunConfig
@@ -158,6 +158,15 @@ def test_kaiming_keeps_the_variance_level() -> None:
     convs = [m for m in build(init="kaiming").modules() if isinstance(m, nn.Conv2d)]
     assert len(convs) == 5
     assert not any(bool(m.bias.detach().any()) for m in convs)
+
+
+def test_the_activation_of_other_models_does_not_change_their_weights() -> None:
+    def first(activation: str, model: str) -> Tensor:
+        built = build((3, 64, 64), model=model, init="kaiming", activation=activation)
+        return next(built.parameters())
+
+    assert first("tanh", "torchvision:resnet18").equal(first("relu", "torchvision:resnet18"))
+    assert not first("tanh", "resnet_small").equal(first("relu", "resnet_small"))
 
 
 def test_weights_come_from_the_seed() -> None:

@@ -283,6 +283,16 @@ class TestQueue:
         assert len(settled(study.trials)) == 1
         assert fill_queue(study, 4) == 3
 
+    def test_one_that_dies_while_it_is_taken_out_does_not_come_back(
+        self, study: optuna.Study, tmp_path: Path
+    ) -> None:
+        trial = _take(study)
+        study._storage.set_trial_user_attr(trial._trial_id, "surplus", True)
+        study._storage.record_heartbeat(trial._trial_id)
+        _let_time_pass(tmp_path)
+        _rescue(study)
+        assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+
     def test_target_below_what_is_done(self, study: optuna.Study) -> None:
         fill_queue(study, 3)
         study.optimize(lambda trial: 0.0, n_trials=2)

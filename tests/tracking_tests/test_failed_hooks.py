@@ -16,11 +16,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, vmap
 
 from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd
-from tracking import ActivationStats, batch_norms, gradients
+from tracking import ActivationStats, batch_norms, gradients, updates
 from tracking.buffers import LayerBuffer
 from tracking.gradients import GradientStats
 from tracking.recording import RecordingOptions, RunRecord
 from tracking.sink import MemorySink
+from tracking.updates import UpdateStats
 
 __all__: list[str] = []
 
@@ -135,6 +136,49 @@ def test_gradients_that_cannot_be_had_are_left_out(
     assert steps_of(stats.read(), "1") == steps_of(stats.read(), "3") == [0, 1]
     assert len(caplog.messages) == 1
     assert "layerscope.unrecorded.gradients" in sink.logged_tags
+
+
+@pytest.mark.parametrize("at", ["clone", "update_sums"])
+def test_updates_that_cannot_be_had_are_left_out(
+    monkeypatch: Patch, caplog: pytest.LogCaptureFixture, at: str
+) -> None:
+    """As where there is no memory left for the copy of a parameter."""
+    place, sink = (Tensor if at == "clone" else updates), MemorySink()
+    model = cnn()
+    optimizer = sgd(model)
+    weight = model[0].weight
+
+    def fails(x: Tensor, *others: Tensor) -> Tensor:
+        if weight.data_ptr() in [y.data_ptr() for y in (x, *others)] and stats.current_step >= 2:
+            raise torch.OutOfMemoryError("not a byte")
+        return whole(x, *others)
+
+    whole = getattr(place, at)
+    monkeypatch.setattr(place, at, fails)
+    with UpdateStats(model, optimizer, sink=sink) as stats:
+        weights = trained(model, optimizer)
+    assert torch.equal(weights, unrecorded())
+    table = rows(stats.read())
+    assert [row["step"] for row in table if row["parameter"] == "0.weight"] == [0, 1]
+    assert [row["step"] for row in table if row["parameter"] == "0.bias"] == [0, 1, 2, 3, 4]
+    [warning] = caplog.messages
+    assert "no more updates of parameter 0.weight, whose hook failed" in warning
+    assert "layerscope.unrecorded.updates" in sink.logged_tags
+
+
+def test_a_module_in_the_place_of_one_that_failed_does_not_go_on_with_its_row(
+    monkeypatch: Patch,
+) -> None:
+    monkeypatch.setattr(LayerBuffer, "add", Failing("1"))
+    model = cnn()
+    with ActivationStats(model) as stats:
+        for step, x in enumerate(batches(STEPS)):
+            if step == 3:
+                model[1] = nn.GELU()
+            model(x)
+            stats.step()
+    assert steps_of(stats.read(), "1") == [0, 1]
+    assert steps_of(stats.read(), "3") == [0, 1, 2, 3, 4]
 
 
 def test_a_look_at_batch_normalisation_that_fails_is_the_last(

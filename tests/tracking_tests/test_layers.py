@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tracking.errors import BadOption
-from tracking.layers import Hook, check_layers, layer_name, matching_layers, select_layers
+from tracking.layers import Hook, check_layers, matching_layers, named_layers, select_layers
 
 __all__: list[str] = []
 
@@ -78,8 +78,18 @@ def test_a_model_that_is_one_module_is_called_model() -> None:
     assert select_layers(relu, "activations") == {"model": relu}
     assert select_layers(linear, "activations") == {"model": linear}
     assert select_layers(linear, "params") == {"model": linear}
-    assert layer_name("") == "model"
-    assert layer_name("a.b") == "a.b"
+
+
+def test_a_child_called_model_does_not_hide_the_model_itself() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+            self.model = nn.Linear(2, 2)
+
+    wrapper = Wrapper()
+    assert select_layers(wrapper, "params") == {"(model)": wrapper, "model": wrapper.model}
+    assert [*named_layers(nn.Sequential(nn.ReLU()))] == ["model", "0"]
 
 
 def test_the_last_layer_with_parameters_may_be_a_non_linearity() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.tracking_tests.models import batches, cnn, sgd
-from tracking import activations, hyperparameters, pace, recording, stepped
+from tracking import activations, hyperparameters, pace, recording, sum_stats
 from tracking.diagnosis import live
 from tracking.hyperparameters import Recorder
 from tracking.pace import Pace
@@ -43,7 +43,7 @@ def test_recorders_of_a_run_record_the_same_steps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = TickingClock()
-    for module in (activations, hyperparameters, live, pace, recording, stepped):
+    for module in (activations, hyperparameters, live, pace, recording, sum_stats):
         monkeypatch.setattr(module, "time", clock)
     model = cnn()
     optimizer = sgd(model)

@@ -33,7 +33,7 @@ from tracking.diagnosis.traces import (
     update_traces,
 )
 from tracking.inputs import InputStats
-from tracking.layers import Hook, inner_model, layer_name
+from tracking.layers import Hook, inner_model, named_layers
 from tracking.outputs import in_trace
 from tracking.pace import Pace
 from tracking.reasons import one_line
@@ -208,5 +208,5 @@ class LiveDiagnosis:
 
 
 def _kinds(model: nn.Module) -> dict[str, str]:
-    modules = inner_model(model).named_modules()
-    return {layer_name(name): type(module).__name__ for name, module in modules}
+    modules = named_layers(inner_model(model))
+    return {name: type(module).__name__ for name, module in modules.items()}

@@ -8,9 +8,9 @@ import pytest
 from torch import Tensor
 
 from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd
-from tracking import gradients, norms, pace, stepped, updates
+from tracking import gradients, norms, pace, sum_stats, updates
 from tracking.gradients import GradientStats
-from tracking.stepped import metric_key
+from tracking.metric_keys import metric_key
 from tracking.updates import UpdateStats
 
 __all__: list[str] = []
@@ -32,7 +32,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock that stands still but for 1 ms in every reduction."""
     clock = Clock()
-    for module in (pace, stepped):
+    for module in (pace, sum_stats):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(pace, "BESIDE", 1.0)  # this clock misses nothing
 
