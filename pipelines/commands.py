@@ -16,7 +16,6 @@ from pipelines.progress import LrRangeProgress, ProgressReport
 from pipelines.reports import log_lr_range, where_to_look
 from pipelines.run import FitResult, Setup, prepare, train
 from pipelines.serving import serving_model
-from tracking.diagnosis.text import line
 from tracking.errors import TrainingFailed
 from tracking.run_reports import reported
 from tracking.session import TrackedRun, tracked_run
@@ -44,7 +43,7 @@ def train_command(
                 tracked.directory,
                 progress,
                 sink,
-                announce=lambda finding: console.print(line(finding)),
+                announce=lambda finding: console.print(str(finding)),
             )
         _report(console, result)
         if config.log_model:

@@ -14,7 +14,6 @@ from pipelines.config import RunConfig
 from pipelines.trainer import Fit
 from tracking.activations import ActivationStats
 from tracking.diagnosis.evidence import RunContext
-from tracking.diagnosis.text import advice
 from tracking.epoch_pictures import EpochPictures
 from tracking.errors import StoppedByFinding
 from tracking.hyperparameters import Recorder
@@ -130,7 +129,7 @@ class Recording(Callback):
         if self._fatal is not None:
             raise StoppedByFinding(
                 f"stopped (stop_on={self._stop_on}): {self._fatal.summary} ({self._fatal.rule}); "
-                f"{'; or '.join(map(advice, self._fatal.remedies[:2]))}"
+                f"{'; or '.join(map(str, self._fatal.remedies[:2]))}"
             )
 
     def cleanup_fit(self, fit: Fit) -> None:

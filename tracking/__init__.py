@@ -1,7 +1,8 @@
 """Tracking: what happens inside a network while it trains, as exact records.
 
-``Recorder``, ``ActivationStats`` and, for all of it together, ``RunRecord`` work in any training
-loop; they are loaded on first use, since torch takes seconds to import.
+``Recorder``, ``ActivationStats``, ``GradientStats``, ``UpdateStats`` and, for all of it together,
+``RunRecord`` work in any training loop; they are loaded on first use, since torch takes seconds to
+import. ``RunContext`` is what a RunRecord may be told of its run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tracking.activations import ActivationStats
+    from tracking.diagnosis.evidence import RunContext
     from tracking.gradients import GradientStats
     from tracking.hyperparameters import Recorder
     from tracking.recording import RunRecord
@@ -20,6 +22,7 @@ __all__ = [
     "ActivationStats",
     "GradientStats",
     "Recorder",
+    "RunContext",
     "RunRecord",
     "UpdateStats",
     "__version__",
@@ -31,6 +34,7 @@ _HOMES = {
     "ActivationStats": "tracking.activations",
     "GradientStats": "tracking.gradients",
     "Recorder": "tracking.hyperparameters",
+    "RunContext": "tracking.diagnosis.evidence",
     "RunRecord": "tracking.recording",
     "UpdateStats": "tracking.updates",
 }

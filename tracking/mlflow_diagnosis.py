@@ -15,7 +15,6 @@ from tracking.diagnosis.evidence import EpochFigures
 from tracking.diagnosis.files import EVIDENCE, Evidence, plain, write_evidence
 from tracking.diagnosis.folders import Diagnosed, diagnosed
 from tracking.diagnosis.saved import ARTIFACTS, OPTIONAL, context_of
-from tracking.diagnosis.text import advice
 from tracking.diagnosis.thresholds import Thresholds
 from tracking.mlflow_report import download, run_facts
 from tracking.mlflow_run import MlflowRun
@@ -68,7 +67,7 @@ def _table(findings: Sequence[Finding]) -> Table:
         table.add_row(
             "\n".join([finding.severity, finding.rule, steps]),
             f"{finding.summary}\n{finding.cause}",
-            "\n".join(f"{n}. {advice(one)}" for n, one in enumerate(finding.remedies, 1)),
+            "\n".join(f"{n}. {one}" for n, one in enumerate(finding.remedies, 1)),
         )
     return table
 

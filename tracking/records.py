@@ -150,6 +150,12 @@ class Remedy:
     value: str = ""
     """What the option is to be, as text."""
 
+    def __str__(self) -> str:
+        """With the option that carries it out."""
+        if self.option and self.value:
+            return f"{self.text} (--{self.option.replace('_', '-')} {self.value})"
+        return self.text
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -173,3 +179,8 @@ class Finding:
     """In the model's order; parameters where the rule is about them."""
     evidence: Mapping[str, float] = field(default_factory=dict)
     """The numbers it rests on, by name."""
+
+    def __str__(self) -> str:
+        """In one line, with the first remedy."""
+        remedy = f"; try: {self.remedies[0]}" if self.remedies else ""
+        return f"{self.severity} at step {self.found_step}: {self.summary} ({self.rule}){remedy}"

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracking.diagnosis.text import advice
 from tracking.records import Finding
 
 if TYPE_CHECKING:  # a study's tables have figures in words, too, and need not import torch
@@ -130,7 +129,7 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         lines.append(f"- **{finding.severity}**: {_plain(finding.summary)}. {finding.cause}")
         if finding.remedies:
-            lines.append(f"  Try: {_plain(advice(finding.remedies[0]))}.")
+            lines.append(f"  Try: {_plain(str(finding.remedies[0]))}.")
     return lines
 
 

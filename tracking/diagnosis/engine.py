@@ -131,9 +131,9 @@ def ranked(
     own = [SEVERITIES.index(finding.severity) for finding in findings]
     worst = {one: min(own[other] for other in {one, *under[one]}) for one in indices}
 
-    def place(one: int) -> tuple[int, int, int, int]:
+    def place(one: int) -> tuple[int, int, int, int, int]:
         heaviest = min(worst[other] for other in (one, *above[one]))
-        return heaviest, len(above[one]), own[one], findings[one].first_step
+        return heaviest, worst[one], len(above[one]), own[one], findings[one].first_step
 
     return tuple(findings[one] for one in sorted(indices, key=place))
 

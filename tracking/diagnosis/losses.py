@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tracking.diagnosis.evidence import RunContext, StepTrace
 
-__all__ = ["Level", "LossCurve", "completed"]
+__all__ = ["Level", "LossCurve", "completed", "guessing"]
 
 BINS = 240
 
@@ -94,3 +94,8 @@ class LossCurve:
 def completed(run: RunContext, curve: LossCurve) -> bool:
     """Whether the run had all its steps, as far as is known; a failed one never came to its end."""
     return run.total_steps is None or curve.last_step + 1 >= run.total_steps
+
+
+def guessing(run: RunContext, curve: LossCurve) -> float:
+    """The cross entropy of guessing; the first loss where it is not known."""
+    return math.log(run.classes) if run.classes and run.classes > 1 else curve.first

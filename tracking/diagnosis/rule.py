@@ -13,7 +13,7 @@ from tracking.diagnosis.evidence import RunContext, Stretch
 from tracking.diagnosis.losses import LossCurve
 from tracking.records import Finding, Remedy
 
-__all__ = ["Rule", "Spell"]
+__all__ = ["Rule", "Spell", "and_more"]
 
 OF_MODELS = {
     "norm": frozenset({"simple_cnn"}),
@@ -57,7 +57,7 @@ class Rule(ABC):
         summary: str,
         first_step: int,
         last_step: int,
-        *remedies: Remedy,
+        *remedies: Remedy | None,
         layers: tuple[str, ...] = (),
         severity: str = "",
         evidence: Mapping[str, float] | None = None,
@@ -73,13 +73,20 @@ class Rule(ABC):
             severity=severity or self.severity,
             summary=summary,
             cause=self.cause,
-            remedies=tuple(filter(None, map(self._usable, remedies))),
+            remedies=tuple(filter(None, map(self._usable, filter(None, remedies)))),
             first_step=int(first_step),
             last_step=int(last_step),
             found_step=int(last_step),
             layers=layers,
             evidence={name: float(value) for name, value in numbers.items()},
         )
+
+    def named(self, layer: str) -> str:
+        """A layer in a sentence; the name of one in a Sequential may be a mere number."""
+        if any(map(str.isalpha, layer)):
+            return layer
+        kind = self.run.kinds.get(layer)
+        return f"layer {layer} ({kind})" if kind else f"layer {layer}"
 
     def _usable(self, remedy: Remedy) -> Remedy | None:
         """The remedy as this run can use it; None where it has it already."""
@@ -100,6 +107,11 @@ def _same(one: str | None, other: str) -> bool:
         return one is not None and float(one) == float(other)
     except ValueError:
         return one == other
+
+
+def and_more(layers: int, joined: str = " and") -> str:
+    """How a sentence goes on about further layers, if there are any."""
+    return f"{joined} {layers} more {'layers' if layers > 1 else 'layer'}" if layers else ""
 
 
 class Spell:

@@ -1,12 +1,12 @@
-"""Findings in words: a line for the terminal, a tag and a section for MLflow."""
+"""Severities in order, and findings as one tag of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracking.records import Finding, Remedy
+from tracking.records import Finding
 
-__all__ = ["FINDINGS_TAG", "SEVERITIES", "advice", "line", "tag"]
+__all__ = ["FINDINGS_TAG", "SEVERITIES", "tag"]
 
 SEVERITIES = ("critical", "warning", "note")
 """The worst first."""
@@ -19,19 +19,3 @@ def tag(findings: Sequence[Finding]) -> str:
         return "0"
     worst = min(findings, key=lambda finding: SEVERITIES.index(finding.severity))
     return f"{len(findings)}, worst: {worst.severity} {worst.rule}"
-
-
-def line(finding: Finding) -> str:
-    """A finding in one line."""
-    remedies = f"; try: {advice(finding.remedies[0])}" if finding.remedies else ""
-    return (
-        f"{finding.severity} at step {finding.found_step}: {finding.summary} "
-        f"({finding.rule}){remedies}"
-    )
-
-
-def advice(remedy: Remedy) -> str:
-    """A remedy with the option that carries it out."""
-    if remedy.option and remedy.value:
-        return f"{remedy.text} (--{remedy.option.replace('_', '-')} {remedy.value})"
-    return remedy.text

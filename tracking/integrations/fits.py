@@ -13,7 +13,6 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from tracking.activations import ActivationStats
-from tracking.diagnosis.text import line
 from tracking.errors import BadOption, RecordsWaiting, did_you_mean
 from tracking.hyperparameters import Recorder
 from tracking.integrations.steps import StepBatches
@@ -29,7 +28,7 @@ OF_A_FIT = {"_open", "_batches", "_record", "_recording", "_samples", "_scaler",
 
 
 def _warn(finding: Finding) -> None:
-    log.warning("%s", line(finding))
+    log.warning("%s", finding)
 
 
 class RunAddress(NamedTuple):

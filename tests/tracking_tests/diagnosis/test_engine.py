@@ -112,6 +112,16 @@ def test_what_explains_others_comes_before_them_and_the_worst_before_the_rest() 
     ]
 
 
+def test_what_is_critical_comes_before_mere_consequences() -> None:
+    explains = {"lr": frozenset({"chance", "constant"})}
+    found = [
+        finding("chance", "warning"),
+        finding("constant", "critical", 15),
+        finding("lr", "critical"),
+    ]
+    assert [one.rule for one in ranked(found, explains)] == ["lr", "constant", "chance"]
+
+
 def test_findings_that_explain_each_other_do_not_go_round_for_ever() -> None:
     explains = {"a": frozenset({"b"}), "b": frozenset({"a"})}
     both = ranked([finding("a", "warning"), finding("b", "critical")], explains)

@@ -18,19 +18,19 @@ from tracking.diagnosis.rules.flow import (
     SmallUpdates,
     VanishingGradients,
 )
+from tracking.diagnosis.rules.loss import LossNotDecreasing, StoppedTooEarly
 from tracking.diagnosis.rules.lr_course import HighFinalLr, LrTooLow
-from tracking.diagnosis.rules.lr_jumps import LrTooHigh, ShortWarmUp
+from tracking.diagnosis.rules.lr_too_high import LrTooHigh
 from tracking.diagnosis.rules.norms import SmallBatchNorm
-from tracking.diagnosis.rules.outcome import (
-    ConstantPredictions,
-    LossNotDecreasing,
-    Overfitting,
-    StoppedTooEarly,
-    WorseThanChance,
-)
 from tracking.diagnosis.rules.saturation import Saturated
 from tracking.diagnosis.rules.scale import ExplodingActivations, NonFinite
+from tracking.diagnosis.rules.short_warm_up import ShortWarmUp
 from tracking.diagnosis.rules.start import PoorInitialisation, VanishingStart
+from tracking.diagnosis.rules.validation import (
+    ConstantPredictions,
+    Overfitting,
+    WorseThanChance,
+)
 
 __all__ = ["RULES"]
 

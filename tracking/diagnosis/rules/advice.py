@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tracking.diagnosis.evidence import RunContext
+from tracking.diagnosis.rules.layer_kinds import POSITIVE
 from tracking.records import Remedy
 
 __all__ = [
@@ -56,8 +57,10 @@ def with_norm() -> Remedy:
     return Remedy("normalise the activations of each layer", "norm", "batch")
 
 
-def kaiming() -> Remedy:
-    """He's initialisation."""
+def kaiming(run: RunContext) -> Remedy | None:
+    """He's initialisation; nothing where it is of no use."""
+    if not POSITIVE.isdisjoint(run.kinds.values()):
+        return None
     return Remedy("draw the weights for the non-linearity that is used", "init", "kaiming")
 
 

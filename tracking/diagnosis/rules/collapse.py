@@ -103,10 +103,10 @@ class CollapseCycles(Rule):
             }
             evidence = {"crashes": float(state.count), "layers_crashed": float(len(crashed))}
             yield self.finding(
-                f"the activations of {worst} grew and crashed {state.count} times",
+                f"the activations of {self.named(worst)} grew and crashed {state.count} times",
                 state.crashes[0],
                 state.crashes[-1],
-                *(gentler_lr(self.run), warm_up(), with_norm(), kaiming()),
+                *(gentler_lr(self.run), warm_up(), with_norm(), kaiming(self.run)),
                 layers=tuple(crashed),
                 evidence=evidence | steps,
             )

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tracking.diagnosis.evidence import LayerTrace, RunContext, Stretch
-from tracking.diagnosis.rule import Rule, Spell
+from tracking.diagnosis.rule import Rule, Spell, and_more
 from tracking.diagnosis.rules.advice import gentler_lr, kaiming, leaky, with_norm
+from tracking.diagnosis.rules.layer_kinds import RECTIFIERS
 from tracking.lasting import LASTING
 from tracking.records import Finding
 
-__all__ = ["RECTIFIERS", "DeadLayer", "DeadUnits"]
-
-RECTIFIERS = frozenset({"ReLU", "ReLU6", "GELU", "SiLU", "Hardswish", "Mish", "Threshold"})
-"""Non-linearities behind which a unit that is never positive passes (nearly) no gradient on."""
+__all__ = ["DeadLayer", "DeadUnits"]
 
 
 class DeadLayer(Rule):
@@ -63,11 +61,12 @@ class DeadLayer(Rule):
             spells = [self._spells[layer] for layer in dead]
             first = min(spell.first for spell in spells)
             yield self.finding(
-                f"{_named(dead)} {'give' if len(dead) > 1 else 'gives'} nothing but zeros "
+                f"{self.named(dead[0])}{and_more(len(dead) - 1)} "
+                f"{'give' if len(dead) > 1 else 'gives'} nothing but zeros "
                 f"since step {first}",
                 first,
                 max(spell.ended for spell in spells),
-                *(gentler_lr(self.run), leaky(), kaiming()),
+                *(gentler_lr(self.run), leaky(), kaiming(self.run)),
                 layers=tuple(dead),
                 steps=max(spell.length for spell in spells),
                 layers_dead=len(dead),
@@ -122,15 +121,11 @@ class DeadUnits(Rule):
             worst = max(died, key=lambda layer: died[layer].last)
             first = min(state.spell.first for state in died.values())
             yield self.finding(
-                f"{died[worst].last:.0%} of the channels of {worst} have died"
-                + (f", and many in {len(died) - 1} more layers" if len(died) > 1 else ""),
+                f"{died[worst].last:.0%} of the channels of {self.named(worst)} have died"
+                + and_more(len(died) - 1, ", and many in"),
                 max(0, first - LASTING + 1),
                 max(state.spell.ended for state in died.values()),
                 *(gentler_lr(self.run), leaky(), with_norm()),
                 layers=tuple(died),
                 dead=died[worst].last,
             )
-
-
-def _named(layers: list[str]) -> str:
-    return layers[0] if len(layers) == 1 else f"{layers[0]} and {len(layers) - 1} more"

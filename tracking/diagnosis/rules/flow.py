@@ -99,11 +99,11 @@ class VanishingGradients(_GradientRule):
     def findings(self, ended: bool) -> Iterator[Finding]:
         if self._spell.lasted:
             yield self.finding(
-                f"the gradient at {self._layer} is {self._first:.2g}, at the last layer "
-                f"{self._last:.2g}",
+                f"the gradient at {self.named(self._layer)} is {self._first:.2g}, at the last "
+                f"layer {self._last:.2g}",
                 self._spell.began,
                 self._spell.ended,
-                *(with_norm(), kaiming(), rectified()),
+                *(with_norm(), kaiming(self.run), rectified()),
                 layers=(self._layer,),
                 first=self._first,
                 last=self._last,
@@ -140,10 +140,10 @@ class ExplodingGradients(_GradientRule):
     def findings(self, ended: bool) -> Iterator[Finding]:
         if self._spell.lasted:
             yield self.finding(
-                f"the norm of the gradient at {self._layer} reaches {self._worst:.2g}",
+                f"the norm of the gradient at {self.named(self._layer)} reaches {self._worst:.2g}",
                 self._spell.began,
                 self._spell.ended,
-                *(clip(), with_norm(), kaiming(), gentler_lr(self.run)),
+                *(clip(), with_norm(), kaiming(self.run), gentler_lr(self.run)),
                 layers=(self._layer,),
                 norm=self._worst,
             )

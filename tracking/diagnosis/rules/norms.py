@@ -62,7 +62,7 @@ class SmallBatchNorm(Rule):
         astray = worst.shift >= self._shift or worst.scale >= self._scale
         if worst.samples <= self._samples and (worst.values <= self._values or astray):
             yield self.finding(
-                f"{worst.layer} normalises each channel by only {worst.values} values "
+                f"{self.named(worst.layer)} normalises each channel by only {worst.values} values "
                 f"({worst.samples} images)",
                 0,
                 worst.step,

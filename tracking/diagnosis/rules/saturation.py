@@ -8,20 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracking.diagnosis.evidence import Floats, LayerTrace, RunContext, Stretch
-from tracking.diagnosis.rule import Rule, Spell
+from tracking.diagnosis.rule import Rule, Spell, and_more
 from tracking.diagnosis.rules.advice import gentler_lr, kaiming, rectified, with_norm
+from tracking.diagnosis.rules.layer_kinds import BOUNDS
 from tracking.records import Finding
 
 __all__ = ["Saturated"]
-
-BOUNDS = {
-    "Tanh": (-1.0, 1.0),
-    "Sigmoid": (0.0, 1.0),
-    "Hardtanh": (-1.0, 1.0),
-    "Hardsigmoid": (0.0, 1.0),
-    "Softsign": (-1.0, 1.0),
-}
-"""Of the non-linearities that have two."""
 
 
 @dataclass
@@ -85,11 +77,11 @@ class Saturated(Rule):
         if stuck:
             worst = max(stuck, key=lambda layer: stuck[layer].level)
             yield self.finding(
-                f"the units of {worst} are saturated"
-                + (f", and those of {len(stuck) - 1} more layers" if len(stuck) > 1 else ""),
+                f"the units of {self.named(worst)} are saturated"
+                + and_more(len(stuck) - 1, ", and those of"),
                 min(state.spell.began for state in stuck.values()),
                 max(state.spell.ended for state in stuck.values()),
-                *(kaiming(), with_norm(), rectified(), gentler_lr(self.run)),
+                *(kaiming(self.run), with_norm(), rectified(), gentler_lr(self.run)),
                 layers=tuple(stuck),
                 level=stuck[worst].level,
             )

@@ -18,7 +18,7 @@ __all__ = ["ExplodingActivations", "NonFinite"]
 class NonFinite(Rule):
     """NaN or infinities, and where they were first.
 
-    ``grown``: root mean square of a layer, in the steps before, from which they are an overflow.
+    ``grown``: root mean square of a layer, up to that step, from which they are an overflow.
     """
 
     name = "non_finite"
@@ -64,7 +64,7 @@ class NonFinite(Rule):
                 break  # a scaler seeks the largest scale by overflowing now and then
             if gradient.nonfinite.any():
                 at = int(np.flatnonzero(gradient.nonfinite)[0])
-                self._note(int(gradient.step[at]), LATER, f"the gradient at {layer}")
+                self._note(int(gradient.step[at]), LATER, f"the gradient at {self.named(layer)}")
         self._look_at_loss(stretch)
 
     def _look_at_layer(self, place: int, layer: str, trace: LayerTrace) -> None:
@@ -103,12 +103,14 @@ class NonFinite(Rule):
             return
         if first.place == LATER and not ended and self._layers_known < first.step:
             return  # the layers of that step will tell more
+        of_layer = 0 < first.place < LATER
+        where = self.named(first.name) if of_layer else first.name
         yield self.finding(
-            f"NaN or infinity, first in {first.name} at step {first.step}",
+            f"NaN or infinity, first in {where} at step {first.step}",
             first.step,
             self._last,
             *self._remedies(first),
-            layers=(first.name,) if 0 < first.place < LATER else (),
+            layers=(first.name,) if of_layer else (),
             share=self._share,
             largest_before=self._largest,
         )
@@ -182,10 +184,10 @@ class ExplodingActivations(Rule):
         if layers:
             first = min(layers, key=lambda layer: self._spells[layer].began)
             yield self.finding(
-                f"the activations of {first} reach {self._worst[first]:.3g}",
+                f"the activations of {self.named(first)} reach {self._worst[first]:.3g}",
                 self._spells[first].began,
                 max(self._spells[layer].ended for layer in layers),
-                *(with_norm(), gentler_lr(self.run), kaiming(), clip()),
+                *(with_norm(), gentler_lr(self.run), kaiming(self.run), clip()),
                 layers=(first,),
                 root_mean_square=self._worst[first],
                 at_first=self._first[first],

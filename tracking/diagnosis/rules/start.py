@@ -82,10 +82,11 @@ class VanishingStart(_StartRule):
         vanished = fall < self._fall or sizes[smallest] < self._near / 3
         if vanished and len(small) >= self._layers:
             yield self.finding(
-                f"at the start the activations fall to {sizes[smallest]:.2g} by {smallest}",
+                f"at the start the activations fall to {sizes[smallest]:.2g} by "
+                f"{self.named(smallest)}",
                 0,
                 0,
-                *(with_norm(), kaiming()),
+                *(with_norm(), kaiming(self.run)),
                 layers=tuple(small),
                 first=sizes[names[0]],
                 smallest=sizes[smallest],
@@ -141,13 +142,14 @@ class PoorInitialisation(_StartRule):
             return
         where = after if jump >= self._ratio else largest
         yield self.finding(
-            f"at the start activations go from {sizes[before]:.2g} at {before} "
-            f"to {sizes[after]:.2g} at {after}"
+            f"at the start activations go from {sizes[before]:.2g} at {self.named(before)} "
+            f"to {sizes[after]:.2g} at {self.named(after)}"
             if jump >= self._ratio
-            else f"at the start the activations of {largest} are as large as {sizes[largest]:.2g}",
+            else f"at the start the activations of {self.named(largest)} are as large as "
+            f"{sizes[largest]:.2g}",
             0,
             0,
-            *(kaiming(), with_norm()),
+            *(kaiming(self.run), with_norm()),
             layers=(where,),
             variance_ratio=jump,
             largest=sizes[largest],

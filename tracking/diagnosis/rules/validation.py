@@ -1,0 +1,172 @@
+"""Rules about what validation shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tracking.diagnosis.evidence import EpochFigures, RunContext, Stretch
+from tracking.diagnosis.losses import guessing
+from tracking.diagnosis.rule import Rule
+from tracking.diagnosis.rules.advice import lr, usual_lr, with_norm
+from tracking.records import Finding, Remedy
+
+__all__ = ["ConstantPredictions", "Overfitting", "WorseThanChance"]
+
+
+class _EpochRule(Rule):
+    """Keeps the validations of a run."""
+
+    needs = "epochs"
+
+    def __init__(self, run: RunContext) -> None:
+        super().__init__(run)
+        self._first: EpochFigures | None = None
+        self._last: EpochFigures | None = None
+        self._epochs = 0
+
+    def observe(self, stretch: Stretch) -> None:
+        for figures in stretch.epochs:
+            self._first = self._first or figures
+            self._last = figures
+            self._epochs += 1
+
+
+class ConstantPredictions(_EpochRule):
+    """One answer for nearly all images, in two validations on end or the last.
+
+    ``share``: of the validation images; ``steps``: optimizer steps done by then, before the end.
+    """
+
+    name = "constant_predictions"
+    severity = "critical"
+    cause = "What reaches the last layer does not depend on the image."
+    explains = frozenset({"worse_than_chance", "loss_not_decreasing"})
+
+    def __init__(self, run: RunContext, *, share: float = 0.97, steps: float = 100) -> None:
+        super().__init__(run)
+        self._share, self._steps = share, steps
+        self._often = 0
+        self._began = 0
+
+    def observe(self, stretch: Stretch) -> None:
+        super().observe(stretch)
+        for figures in stretch.epochs:
+            self._began = self._began if self._often else figures.step
+            self._often = self._often + 1 if self._shows(figures) else 0
+
+    def _shows(self, figures: EpochFigures) -> bool:
+        # Where one class makes up most of the data, its name is no bad answer.
+        counts = self.run.data.class_counts if self.run.data else ()
+        usual = max(counts) / sum(counts) if counts and sum(counts) else 0.0
+        return figures.top_class >= max(self._share, min(0.999, usual + 0.05))
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        last = self._last
+        if last is None or not self._often:
+            return
+        if ended or (self._often >= 2 and last.step >= self._steps):
+            yield self.finding(
+                f"{last.top_class:.0%} of the validation images get the same answer",
+                self._began,
+                last.step,
+                with_norm(),
+                lr(usual_lr(self.run), "take a learning rate that is usual for the optimizer"),
+                share=last.top_class,
+                accuracy=last.accuracy,
+            )
+
+
+class WorseThanChance(_EpochRule):
+    """Validation no better than guessing. ``margin``: accuracy beside that of guessing."""
+
+    name = "worse_than_chance"
+    severity = "warning"
+    cause = "Validation images or labels differ from those of training, or nothing was learned."
+    explains = frozenset({"overfitting", "loss_not_decreasing"})
+
+    def __init__(self, run: RunContext, *, margin: float = 1.5) -> None:
+        super().__init__(run)
+        self._margin = margin
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        last = self._last
+        if not ended or last is None or not self.run.classes or self.run.classes < 2:
+            return
+        chance = 1 / self.run.classes
+        if last.accuracy < min(self._margin * chance, (1 + chance) / 2):
+            yield self.finding(
+                f"validation accuracy is {last.accuracy:.1%}, "
+                f"{'hardly' if last.accuracy > chance else 'no'} better than guessing "
+                f"({chance:.1%})",
+                0,
+                last.step,
+                Remedy("check that labels and images belong together", "dataset"),
+                lr(usual_lr(self.run), "take a learning rate that is usual for the optimizer"),
+                accuracy=last.accuracy,
+                chance=chance,
+            )
+
+
+class Overfitting(_EpochRule):
+    """Validation that gets worse while training gets better.
+
+    ``rise``: of the validation loss above its lowest; ``gap``: of validation above training loss;
+    ``loss``: smallest validation loss beside that of guessing; ``lr``: the learning rate beside
+    the peak, below which a falling one is judged before the end: validation loss jumps about while
+    it is high, and comes down with it.
+    """
+
+    name = "overfitting"
+    severity = "warning"
+    also = frozenset({"steps"})
+    cause = "The network has learned the training images by heart, with what is chance in them."
+
+    def __init__(
+        self,
+        run: RunContext,
+        *,
+        rise: float = 0.25,
+        gap: float = 1.0,
+        loss: float = 0.05,
+        lr: float = 0.2,
+    ) -> None:
+        super().__init__(run)
+        self._rise, self._gap = rise, gap
+        self._loss, self._lr = loss, lr
+        self._best: EpochFigures | None = None
+
+    def observe(self, stretch: Stretch) -> None:
+        super().observe(stretch)
+        for figures in stretch.epochs:
+            if self._best is None or figures.loss < self._best.loss:
+                self._best = figures
+
+    def findings(self, ended: bool) -> Iterator[Finding]:
+        last, best, curve = self._last, self._best, self.curve
+        if last is None or best is None or self._epochs < 3 or not curve.steps:
+            return
+        if not (curve.from_start and curve.positive):
+            return
+        now = curve.level(0.9, 1.0)
+        steady = now.lr > 0.99 * curve.peak_lr and curve.first_lr > 0.99 * curve.peak_lr
+        if not (ended or steady or now.lr < self._lr * curve.peak_lr):
+            return
+        train = now.mean
+        risen = last.loss > (1 + self._rise) * best.loss and not last.accuracy > best.accuracy
+        apart = last.loss > max((1 + self._gap) * train, self._loss * guessing(self.run, curve))
+        fitted = train < 0.5 * curve.first
+        if risen and apart and fitted:
+            # A learning rate that falls to nothing at the end makes more of a run than its middle.
+            stop = Remedy("stop when validation gets no better", "patience", "2")
+            yield self.finding(
+                f"validation loss is {last.loss:.3g}, its best was {best.loss:.3g} at step "
+                f"{best.step}; training loss is {train:.2g}",
+                best.step,
+                last.step,
+                stop if steady else None,
+                Remedy("vary the images", "augment", "crop-flip"),
+                Remedy("decay the weights more", "weight_decay", "0.1"),
+                validation=last.loss,
+                best=best.loss,
+                training=train,
+            )
