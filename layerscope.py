@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
@@ -15,6 +16,7 @@ from tracking.errors import LayerscopeError
 
 __all__ = ["main"]
 
+FULL = {errno.ENOSPC, errno.EDQUOT}
 COMMANDS = {
     "train": ("pipelines.cli:train", "Train a network and record what happens inside it."),
     "lr-find": ("pipelines.cli:lr_find", "Find a good peak learning rate."),
@@ -75,6 +77,11 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort) as error:
         click.echo("\n".join(["interrupted", *_notes(error)]), err=True)
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        click.echo(f"error: {error.filename or 'output'}: {error.strerror}", err=True)
+        sys.exit(1)
 
 
 def _notes(error: BaseException) -> list[str]:

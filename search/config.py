@@ -24,7 +24,7 @@ class StudyConfig(Options):
 
     name: str = Field("", max_length=200)
     """Name of the study in its storage (required)."""
-    trials: int = Field(20, ge=1)
+    trials: int = Field(20, ge=1, le=100_000)
     """Trials that the study is to have in all; the same command again goes on up to there."""
     workers: int = Field(1, ge=0)
     """Processes on this machine, one trial at a time each; 0 leaves the work to `study worker`."""

@@ -90,9 +90,10 @@ def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
             return
         try:
             output.mkdir(parents=True, exist_ok=True)
+            written = write_report(study, definition, output, url.given)
         except OSError as error:
-            raise BadOption(f"output={output}: no folder ({error.strerror})") from None
-        for path in write_report(study, definition, output, url.given):
+            raise BadOption(f"output={output}: cannot be written ({error.strerror})") from None
+        for path in written:
             console.print(path)
 
 

@@ -62,22 +62,38 @@ def run_study(order: Order) -> None:
     console = user_console()
     definition = _agreed(order)
     setup = _checked(definition)
-    with open_study(order.url, definition, setup, console) as opened:
-        fill_queue(opened.study, definition.options.trials)
-        console.print(_headline(opened))
-        late = None
-        try:
-            with Watch(opened.study, definition.options, console, opened.tracked.sink):
-                _work(opened, order.url, setup, console)
-        except RecordsWaiting as waiting:
-            late = waiting  # all the same, the trials are done
-        except (KeyboardInterrupt, SystemExit):
-            again = study_command("run", opened.study.study_name, order.url.given)
-            console.print(f"stopped; to go on: {again}")
+    late: RecordsWaiting | None = None
+    try:
+        with open_study(order.url, definition, setup, console) as opened:
+            late = _run(opened, order.url, setup, console)
+    except RecordsWaiting as waiting:
+        if late is None:
             raise
-        _conclude(opened, order.url, console)
+        raise RecordsWaiting(
+            f"{waiting}; those of trials wait too: without a folder it sends all of them"
+        ) from waiting
     if late is not None:
         raise late
+
+
+def _run(
+    opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console
+) -> RecordsWaiting | None:
+    """The trials, and what they have come to; says that records of theirs still wait."""
+    console.print(_headline(opened))
+    late = None
+    try:
+        fill_queue(opened.study, opened.definition.options.trials)
+        with Watch(opened.study, opened.definition.options, console, opened.tracked.sink):
+            _work(opened, url, setup, console)
+    except RecordsWaiting as waiting:
+        late = waiting  # all the same, the trials are done
+    except (KeyboardInterrupt, SystemExit):
+        again = study_command("run", opened.study.study_name, url.given)
+        console.print(f"stopped; to go on: {again}")
+        raise
+    _conclude(opened, url, console)
+    return late
 
 
 def _agreed(order: Order) -> StudyDefinition:

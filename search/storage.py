@@ -18,7 +18,7 @@ from typing import Any
 
 from optuna import Study
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, _CachedStorage
+from optuna.storages import _CachedStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy import URL, Connection, NullPool, create_engine, inspect, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -46,6 +46,7 @@ __all__ = [
     "open_storage",
     "requeue",
     "settled",
+    "storage_reason",
     "storage_url",
     "taken_over",
 ]
@@ -72,7 +73,7 @@ class NoStudies(BadTracking):
 
 def open_storage(
     url: StorageUrl, *, heartbeat: int = 20, retry: Retry | None = None, create: bool = True
-) -> BaseStorage:
+) -> _CachedStorage:
     """Open the database of the studies.
 
     Args:
@@ -97,7 +98,7 @@ def open_storage(
     except Exception as error:
         kind = NoStudies if isinstance(error, NoStudies) else BadTracking
         place = _place(make_url(url.secret))
-        text = f"storage {url} ({place}) cannot be used: {_why(error)}"
+        text = f"storage {url} ({place}) cannot be used: {storage_reason(error)}"
     # Raised out here: the error that led to it may hold the URL, and is not to be carried along.
     raise kind(mask_password(text, url))
 
@@ -108,7 +109,8 @@ def answering(url: StorageUrl) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
-        text = f"storage {url} ({_place(make_url(url.secret))}) answers no more: {_why(error)}"
+        place = _place(make_url(url.secret))
+        text = f"storage {url} ({place}) answers no more: {storage_reason(error)}"
         raise BadTracking(mask_password(text, url)) from None
 
 
@@ -216,8 +218,8 @@ def _place(url: URL) -> str:
     return f"host {host}, port {port}"
 
 
-def _why(error: BaseException) -> str:
-    """An error in one line, which may still hold a password."""
+def storage_reason(error: BaseException) -> str:
+    """Why a database fails, in one line, which may hold the password of its URL."""
     if isinstance(error, BadTracking):
         return str(error)
     if isinstance(error, ImportError):

@@ -70,11 +70,6 @@ class StorageUrl:
         """Whether this is a SQLite file that does not exist yet."""
         return _parsed(self.secret).get_backend_name() == "sqlite" and not self._file.exists()
 
-    def remove_file(self) -> None:
-        """Remove a SQLite file, with what SQLite keeps beside it."""
-        for suffix in ("", "-wal", "-shm"):
-            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
-
     @property
     def _file(self) -> Path:
         # SQLite's own URIs, as in sqlite:///file:studies.db?uri=true, begin with this.

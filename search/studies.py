@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from optuna import Study, load_study
-from optuna.storages import BaseStorage
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage, _CachedStorage
+from optuna.storages._rdb import models
 from optuna.study import StudyDirection
+from sqlalchemy.exc import IntegrityError
 
 from search.config import StudyConfig
 from search.definition import DEFINITION, MLFLOW_RUN, StudyDefinition
@@ -37,11 +42,30 @@ def find_study(storage: BaseStorage, name: str) -> Study:
     return load_study(study_name=name, storage=storage)
 
 
-def create(storage: BaseStorage, definition: StudyDefinition, mlflow_run_id: str) -> Study:
-    """A new study with its definition and its run in MLflow."""
+def create(storage: _CachedStorage, definition: StudyDefinition, mlflow_run_id: str) -> Study:
+    """A new study with its definition and its run in MLflow, all of them or nothing.
+
+    Raises DuplicatedStudyError: there is one of that name.
+    """
     options = definition.options
-    study_id = storage.create_new_study(directions(options), options.name)
-    # The definition last: whoever finds it finds the run, too.
-    storage.set_study_user_attr(study_id, MLFLOW_RUN, mlflow_run_id)
-    storage.set_study_user_attr(study_id, DEFINITION, definition.to_json())
+    attributes = {MLFLOW_RUN: mlflow_run_id, DEFINITION: definition.to_json()}
+    row = models.StudyModel(
+        study_name=options.name,
+        directions=[
+            models.StudyDirectionModel(objective=objective, direction=direction)
+            for objective, direction in enumerate(directions(options))
+        ],
+        user_attributes=[
+            models.StudyUserAttributeModel(key=key, value_json=json.dumps(value))
+            for key, value in attributes.items()
+        ],
+    )
+    # Optuna writes each in a transaction of its own: a study whose maker is killed between them
+    # could be used by nobody.
+    backend = storage._backend  # noqa: SLF001
+    try:
+        with backend.scoped_session() as session, session.begin():
+            session.add(row)
+    except IntegrityError:
+        raise DuplicatedStudyError(options.name) from None
     return load_study(study_name=options.name, storage=storage)

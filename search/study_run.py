@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from optuna import Study
 from optuna.exceptions import DuplicatedStudyError
-from optuna.storages import BaseStorage
+from optuna.storages import _CachedStorage
 from rich.console import Console
 
 from pipelines.config import LrRangeConfig
@@ -26,10 +25,10 @@ from search.storage_url import StorageUrl
 from search.studies import create, exists, find_study
 from search.to_type import study_command
 from search.working import end_run_of
-from tracking.errors import BadInput, BadTracking, TrainingFailed
+from tracking.errors import BadTracking, TrainingFailed
 from tracking.mlflow_run import MlflowRun
 from tracking.reasons import reason
-from tracking.session import TrackedRun, tracked
+from tracking.session import TrackedRun, check_tracking, tracked
 from tracking.spool import SpoolInUse
 
 __all__ = ["OpenStudy", "open_study"]
@@ -42,7 +41,7 @@ class OpenStudy:
     """A study that this process runs."""
 
     study: Study
-    storage: BaseStorage
+    storage: _CachedStorage
     definition: StudyDefinition
     tracked: TrackedRun
     """Its run in MLflow."""
@@ -57,16 +56,22 @@ def open_study(
     Raises BadTracking: the storage or MLflow cannot be used, and nothing has been made, or another
     process runs the study; TrainingFailed: the range test found no learning rate.
     """
-    with (
-        _database(url, definition.options.heartbeat) as storage,
-        _run(storage, url, definition, console) as opened,
-    ):
+    if url.missing_file:
+        check_tracking()  # a database is made only where there can be a run in MLflow, too
+    storage = open_storage(url, heartbeat=definition.options.heartbeat, retry=end_run_of)
+    with _run(storage, url, definition, console) as opened:
         if exists(storage, definition.options.name):
             study = find_study(storage, definition.options.name)
+            if study.user_attrs[MLFLOW_RUN] != opened.run.run_id:
+                raise _just_made(definition.options.name, url)
             definition = _still(definition, StudyDefinition.of(study))
             study.set_user_attr(DEFINITION, definition.to_json())  # it may want more trials now
         else:
             study, definition = _made(storage, url, definition, setup, opened, console)
+        if definition.prior is not None and not study.get_trials(deepcopy=False):
+            first = {"lr_max": definition.prior}
+            study.enqueue_trial(definition.searched.params(first, definition.base))
+        opened.sink.params(_params(definition))
         opened.sink.tags({"layerscope.study": study.study_name, "layerscope.storage": url.shown})
         yield OpenStudy(study, storage, definition, opened)
 
@@ -85,23 +90,16 @@ def _still(definition: StudyDefinition, stored: StudyDefinition) -> StudyDefinit
     return replace(definition, prior=stored.prior)
 
 
-@contextmanager
-def _database(url: StorageUrl, heartbeat: int) -> Iterator[BaseStorage]:
-    """The studies' database. A file made for a study that then could not be made goes again."""
-    missing = url.missing_file
-    storage = open_storage(url, heartbeat=heartbeat, retry=end_run_of)
-    try:
-        yield storage
-    except BadInput:
-        if missing and not storage.get_all_studies():
-            storage.remove_session()
-            url.remove_file()
-        raise
+def _just_made(name: str, url: StorageUrl) -> BadTracking:
+    return BadTracking(
+        f"study {name!r} has just been made by another command; to help it: "
+        + study_command("worker", name, url.given)
+    )
 
 
 @contextmanager
 def _run(
-    storage: BaseStorage, url: StorageUrl, definition: StudyDefinition, console: Console
+    storage: _CachedStorage, url: StorageUrl, definition: StudyDefinition, console: Console
 ) -> Iterator[TrackedRun]:
     """The study's run in MLflow, new or opened again; the last lines say where to look at it."""
     name, base = definition.options.name, definition.base
@@ -133,7 +131,7 @@ def _link_caller(run: MlflowRun) -> None:
 
 
 def _made(
-    storage: BaseStorage,
+    storage: _CachedStorage,
     url: StorageUrl,
     definition: StudyDefinition,
     setup: Setup,
@@ -141,26 +139,18 @@ def _made(
     console: Console,
 ) -> tuple[Study, StudyDefinition]:
     name = definition.options.name
-    first: dict[str, Any] = {}
     if definition.options.lr_prior:
-        definition, first = _with_prior(definition, setup, opened, console)
+        definition = _with_prior(definition, setup, opened, console)
     try:
-        study = create(storage, definition, opened.run.run_id)
+        return create(storage, definition, opened.run.run_id), definition
     except DuplicatedStudyError:
-        raise BadTracking(
-            f"study {name!r} has just been made by another command; to help it: "
-            + study_command("worker", name, url.given)
-        ) from None
-    if first:
-        study.enqueue_trial(first)
-    opened.sink.params(_params(definition))
-    return study, definition
+        raise _just_made(name, url) from None
 
 
 def _with_prior(
     definition: StudyDefinition, setup: Setup, opened: TrackedRun, console: Console
-) -> tuple[StudyDefinition, dict[str, Any]]:
-    """The space around the range test's suggestion, and the parameters of a trial that uses it."""
+) -> StudyDefinition:
+    """The definition with the range test's suggestion, around which the space is then."""
     result = lr_range_test(setup, LrRangeConfig())
     if result.lrs:
         log_lr_range(result, opened.directory / "lr_range", opened.sink)
@@ -169,8 +159,7 @@ def _with_prior(
     method, found = next(iter(result.suggestions.items()))
     lr = float(f"{found:.3g}")
     console.print(f"range test: a good lr_max is {lr:g} ({method})")
-    centred = replace(definition, prior=lr)
-    return centred, centred.searched.params({"lr_max": lr}, definition.base)
+    return replace(definition, prior=lr)
 
 
 def _params(definition: StudyDefinition) -> Mapping[str, str]:

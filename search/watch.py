@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from search.config import StudyConfig
 from search.outcome import best, counts, retried_numbers, time_left, trial_state
+from search.storage import storage_reason
 from search.trial_lines import trial_line
-from tracking.reasons import one_line
 from tracking.records import Metric
 from tracking.sink import Sink
 
@@ -33,7 +33,8 @@ class Watch:
     """Looks at the study's trials every second, from a thread, while it is entered.
 
     Each trial that has ended is a line on the console, and a point of ``trial/value`` and
-    ``best/value`` in the study's run. With several workers, and with those of other machines too.
+    ``best/value`` in the study's run. It sees the trials of all workers, those of other machines
+    too.
     """
 
     def __init__(self, study: Study, options: StudyConfig, console: Console, sink: Sink) -> None:
@@ -83,9 +84,11 @@ class Watch:
         try:
             self._tell(self._study.get_trials(deepcopy=False))
             self._away = False
+        except SystemExit:
+            pass  # rich's, where nobody reads the output any more
         except Exception as error:  # of the storage: to look again is all that can be done
             if not self._away:
-                log.warning("the study cannot be looked at (%s)", one_line(error))
+                log.warning("the study cannot be looked at (%s)", storage_reason(error))
             self._away = True
 
     def _tell(self, trials: list[FrozenTrial]) -> None:
@@ -97,8 +100,8 @@ class Watch:
                 continue
             self._told.add(trial.number)
             mark = top is not None and trial.number == top.number
-            self._console.print(trial_line(self._study, trial, state, top=mark))
             self._log(trial, top)
+            self._console.print(trial_line(self._study, trial, state, top=mark))
         self._update(trials)
 
     def _log(self, trial: FrozenTrial, top: FrozenTrial | None) -> None:

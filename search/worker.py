@@ -17,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from search.objective import NotBegun, Objective
 from search.queue_storage import QueueEmpty
 from search.signals import Stopping
+from search.storage import storage_reason
 from search.trial_queue import requeue, taken_over
 from tracking.errors import TrainingFailed
-from tracking.reasons import one_line
 
 __all__ = ["Worker", "wait_for_others"]
 
@@ -148,7 +148,7 @@ def _raise_if_of_the_storage(error: BaseException) -> None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (StorageInternalError, SQLAlchemyError)):
-            why = one_line(cause.__cause__ or cause)
+            why = storage_reason(cause)
             raise TrainingFailed(f"the storage of the study failed: {why}") from error
         cause = cause.__cause__ or cause.__context__
 

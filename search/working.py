@@ -80,7 +80,8 @@ def work_on(
 ) -> None:
     """Work until no trial is left.
 
-    Raises what ``Worker.run`` raises; RecordsWaiting: not all of the trials' records have arrived.
+    Raises what ``Worker.run`` raises, KeyboardInterrupt or SystemExit also after a signal that came
+    while records were on their way; RecordsWaiting: not all of the trials' records have arrived.
     """
     options = definition.options
     with suppress(Exception):  # a trial will fail of it too, and be told of
@@ -94,6 +95,7 @@ def work_on(
     with Stopping() as stopping, Deliveries(asked=lambda: stopping.asked) as deliveries:
         shared = TrialRun(definition, data, parent, deliveries, stopping.interruptible)
         Worker(study, Objective(shared), options.heartbeat, stopping, tell).run()
+    stopping.raise_again()  # after a signal that came when the trials were over
 
 
 def end_run_of(_study: Study, trial: FrozenTrial) -> None:

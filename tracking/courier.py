@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -19,6 +20,9 @@ __all__ = ["Courier"]
 
 LONGEST_PAUSE = 15.0
 """Seconds: while a store is away, and after a request that took it long."""
+LEAST_SHARE = 0.02
+"""Of a core's time, over some milliseconds: with less, one request may take seconds."""
+PROBE = bytes(1 << 21)
 REST = 50.0
 """Pause beside the work done before it, so that all of it takes a fiftieth of a core."""
 
@@ -34,7 +38,8 @@ class Courier:
     that Linux schedules as idle, since a low priority alone would still keep a core of the
     training's, all of whose threads then wait. After a request it rests, for 15 seconds at most.
     Such a thread cannot become an ordinary one again, so what comes after the training, for whose
-    end somebody waits, is delivered by another.
+    end somebody waits, is delivered by another. So is everything where a machine is never idle: a
+    thread that gets no time would keep the interpreter's lock, and the store's, for minutes.
     """
 
     def __init__(
@@ -83,9 +88,19 @@ class Courier:
 
     def _meanwhile(self) -> None:
         """As long as the training goes on."""
-        _work_when_idle()
+        idle = threading.Thread(target=self._now_and_then, args=(True,), daemon=True)
+        idle.start()
+        idle.join()
+        self._now_and_then(False)
+
+    def _now_and_then(self, when_idle: bool) -> None:
+        """Until the training is over, or there turns out to be no idle time."""
+        if when_idle:
+            _work_when_idle()
         pause = self._interval
         while not self._hurried.wait(pause):
+            if when_idle and _starves():
+                return
             began = time.thread_time()
             # What waits after the first seconds of a run would take the whole of a short one.
             failed = self._fails(partial(self._rests, began + self._interval / REST, self._sent))
@@ -145,6 +160,14 @@ class Courier:
         if bool(why) != bool(self._away):
             self._tell(away=why)
         self._away = why
+
+
+def _starves() -> bool:
+    """Whether the calling thread hardly gets any time; found out without holding any lock."""
+    began, used = time.monotonic(), time.thread_time()
+    hashlib.sha256(PROBE)  # which lets go of the interpreter's lock
+    used = time.thread_time() - used
+    return used < LEAST_SHARE * (time.monotonic() - began)
 
 
 def _work_when_idle() -> None:

@@ -80,8 +80,9 @@ class Deliveries:
                 log.info("waiting for records to arrive in MLflow; Ctrl-C ends the wait")
         failures, self._failures = self._failures, []
         if failures:
-            more = f" (and {len(failures) - 1} more runs)" if len(failures) > 1 else ""
-            raise RecordsWaiting(f"{failures[0]}{more}") from failures[0]
+            first, others = failures[0], len(failures) - 1
+            more = f"; {others} more runs wait too: python layerscope.py replay sends all of them"
+            raise RecordsWaiting(f"{first}{more if others else ''}") from first
 
     def _run(self, deliver: Callable[[], None]) -> None:
         try:

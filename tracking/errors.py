@@ -11,6 +11,7 @@ LayerscopeError                 root; ``exit_code`` is what the command line end
 │   ├── StoppedByFinding        the diagnosis found what the run cannot recover from
 │   └── TrialStopped             a search has ended one of its runs early
 ├── RecordsDamaged (1)          records on disk that cannot be read back
+├── RecordsUnwritten (1)        records that the disk does not take
 └── RecordsWaiting (3)          trained, but records still wait to be sent to MLflow
 
 A message is one line: what was given, what is allowed, what to do.
@@ -30,6 +31,7 @@ __all__ = [
     "LayerscopeError",
     "NonFiniteLoss",
     "RecordsDamaged",
+    "RecordsUnwritten",
     "RecordsWaiting",
     "StoppedByFinding",
     "TrainingFailed",
@@ -84,6 +86,10 @@ class TrialStopped(TrainingFailed):
 
 class RecordsDamaged(LayerscopeError):
     """A record file exists but cannot be read."""
+
+
+class RecordsUnwritten(LayerscopeError):
+    """Records cannot be written to disk: it is full, or their folder has gone."""
 
 
 class RecordsWaiting(LayerscopeError):

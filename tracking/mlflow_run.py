@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,17 +45,18 @@ class MlflowRun:
         Raises BadTracking: the store cannot be reached or used.
         """
         uri = _absolute(mlflow.get_tracking_uri())
-        try:
-            with _first_contact():
-                client = _client(uri)
-                begun = os.environ.get("MLFLOW_RUN_ID")
-                run = _continue(client, begun, name) if begun else _begin(client, experiment, name)
-                return cls(client, run)
-        except Exception as error:
-            raise BadTracking(
-                f"MLflow store {masked(uri)} cannot be used: {reason(error)}; "
-                "check MLFLOW_TRACKING_URI, and that its server runs"
-            ) from None
+        with _usable(uri), _first_contact():
+            client = _client(uri)
+            begun = os.environ.get("MLFLOW_RUN_ID")
+            run = _continue(client, begun, name) if begun else _begin(client, experiment, name)
+            return cls(client, run)
+
+    @staticmethod
+    def check_store() -> None:
+        """Raises BadTracking: no run can be opened, since the store cannot be reached or used."""
+        uri = _absolute(mlflow.get_tracking_uri())
+        with _usable(uri), _first_contact():
+            _client(uri).search_experiments(max_results=1)
 
     @classmethod
     def child(cls, parent: MlflowRun, name: str, tags: Mapping[str, str]) -> MlflowRun:
@@ -137,9 +141,10 @@ def _client(uri: str, *, create: bool = True) -> MlflowClient:
     MLflow would try to reach a database ten times, over two minutes; here it is tried once first.
     """
     if _kind(uri) in DATABASE_ENGINES:
-        if file := _sqlite_file(uri):
-            if not (create or Path(file).exists()):
-                raise FileNotFoundError(2, os.strerror(2))
+        file = _sqlite_file(uri)
+        if file and not create and not Path(file).exists():
+            raise FileNotFoundError(2, os.strerror(2))
+        if file:
             # As MLflow does, since SQLite makes a file but no folder for it.
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         # SQLAlchemy and Alembic, which a server's client does without.
@@ -151,7 +156,20 @@ def _client(uri: str, *, create: bool = True) -> MlflowClient:
                 connection.exec_driver_sql("SELECT 1")
         finally:
             engine.dispose()
+        if file and create:
+            with _one_at_a_time(file):
+                MlflowClient(uri).search_experiments(max_results=1)
     return MlflowClient(uri)
+
+
+@contextmanager
+def _one_at_a_time(file: str) -> Iterator[None]:
+    """MLflow makes a store's tables where there are none; of two that do so at once, one fails."""
+    place = hashlib.sha256(os.path.realpath(file).encode()).hexdigest()[:16]
+    lock = Path(tempfile.gettempdir()) / f"layerscope-{os.getuid()}-{place}.lock"
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def _continue(client: MlflowClient, run_id: str, name: str) -> Run:
@@ -198,6 +216,18 @@ def _absolute(uri: str) -> str:
     """A relative path to a SQLite file made absolute: records may be sent from another folder."""
     file = _sqlite_file(uri)
     return uri.replace(f":///{file}", f":///{Path(file).absolute()}", 1) if file else uri
+
+
+@contextmanager
+def _usable(uri: str) -> Iterator[None]:
+    """What is done with a store. Raises BadTracking: it fails."""
+    try:
+        yield
+    except Exception as error:
+        raise BadTracking(
+            f"MLflow store {masked(uri)} cannot be used: {reason(error)}; "
+            "check MLFLOW_TRACKING_URI, and that its server runs"
+        ) from None
 
 
 @contextmanager

@@ -27,6 +27,9 @@ __all__ = ["MlflowSink"]
 
 log = logging.getLogger("layerscope")
 
+UNNOTICED = 20.0
+"""Seconds of waiting that need no explanation."""
+
 
 class MlflowSink:
     """Writes to a spool in ``directory/spool``, which another process delivers to a run.
@@ -103,15 +106,13 @@ class MlflowSink:
         if last is not None:
             self._spool.append(last)
         upload = self._upload
-        # Elsewhere than in the main thread nobody waits, and Ctrl-C does not arrive.
-        if upload.away and threading.current_thread() is threading.main_thread():
-            # After one Ctrl-C a study ignores others, so that it ends in order.
-            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            way_out = "" if ignored else "; Ctrl-C ends the wait"
-            log.warning("waiting up to %g s for MLflow%s", self._patience, way_out)
+        if upload.away:
+            self._say_that_it_waits(f"up to {self._patience:g} s for MLflow")
         upload.close()
         try:
-            upload.wait()
+            if not upload.wait(UNNOTICED):
+                self._say_that_it_waits("for records to arrive in MLflow")
+                upload.wait()
         except (KeyboardInterrupt, SystemExit):
             # Whoever waits has had enough.
             upload.give_up()
@@ -125,6 +126,13 @@ class MlflowSink:
                 f"({upload.away or 'interrupted'}); "
                 f"send them with: python layerscope.py replay {shlex.quote(str(self._directory))}"
             )
+
+    def _say_that_it_waits(self, what: str) -> None:
+        # Elsewhere than in the main thread nobody waits, and Ctrl-C does not arrive.
+        if threading.current_thread() is threading.main_thread():
+            # After one Ctrl-C a study ignores others, so that it ends in order.
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            log.warning("waiting %s%s", what, "" if ignored else "; Ctrl-C ends the wait")
 
     def _place(self, path: Path) -> str:
         """A file's path for the spool, relative to the run's folder where it lies inside."""

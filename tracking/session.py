@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-__all__ = ["TrackedRun", "ended_as", "tracked", "tracked_run", "why_ended"]
+__all__ = ["TrackedRun", "check_tracking", "ended_as", "tracked", "tracked_run", "why_ended"]
 
 log = logging.getLogger("layerscope")
 
@@ -103,6 +103,15 @@ class TrackedRun:
 
 def _warn_no_model(error: Exception) -> None:
     log.warning("the run has no model: it cannot be exported (%s)", first_line(error))
+
+
+def check_tracking() -> None:
+    """Raise BadTracking where no run could be opened and recorded here, before anything is made."""
+    check_records_root()
+    try:
+        MlflowRun.check_store()
+    finally:
+        remove_if_empty(records_root())
 
 
 @contextmanager

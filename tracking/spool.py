@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tracking.errors import BadTracking
+from tracking.errors import BadTracking, RecordsUnwritten
 
 __all__ = ["Spool", "SpoolInUse", "SpoolReader"]
 
@@ -126,11 +126,20 @@ class Spool(SpoolReader):
             raise
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Add an entry; it is with the operating system when the call returns."""
+        """Add an entry; it is with the operating system when the call returns.
+
+        Raises RecordsUnwritten: the disk does not take it.
+        """
         line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-        with self._lock:
-            self._file.write(line)
-            self._file.flush()
+        try:
+            with self._lock:
+                self._file.write(line)
+                self._file.flush()
+        except OSError as error:
+            raise RecordsUnwritten(
+                f"{self._entries}: cannot be written ({error.strerror}); LAYERSCOPE_RECORDS names "
+                "another folder for records"
+            ) from error
 
     def close(self) -> None:
         """Let another process have the spool; the entries stay on disk."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracking.errors import BadTracking, RecordsDamaged
+from tracking.errors import BadTracking, RecordsDamaged, RecordsUnwritten
 from tracking.reasons import first_line
 
 __all__ = ["RecordFile", "numbered_slices", "read_batches", "read_records", "read_slices"]
@@ -62,11 +62,12 @@ class RecordFile:
             raise BadTracking(f"{self.path}: cannot be written ({self._parts}: no permission)")
 
     def append(self, table: pa.Table) -> None:
-        """Write a table as the next part."""
+        """Write a table as the next part. Raises RecordsUnwritten: the disk does not take it."""
         if os.getpid() != self._owner:
             return
         part = self._parts / f"{self._count:08}.parquet"
-        _write_whole(table, part)
+        with _writing(part):
+            _write_whole(table, part)
         self._count += 1
 
     def source(self) -> Path:
@@ -76,10 +77,12 @@ class RecordFile:
     def close(self) -> Path:
         """Join the parts into ``path``; without any part the file is empty but has its schema.
 
-        Raises RecordsDamaged: a part cannot be read; it is named, and all parts stay.
+        Raises RecordsDamaged: a part cannot be read; it is named, and all parts stay;
+        RecordsUnwritten: the disk does not take the file.
         """
         if not self._closed and os.getpid() == self._owner:
-            _compact(self._parts, self.path, self._schema)
+            with _writing(self.path):
+                _compact(self._parts, self.path, self._schema)
             self._closed = True
             # What cannot be removed now does no harm: nobody looks there any more.
             done = self._parts.parent if _only_child(self._parts) else self._parts
@@ -197,6 +200,19 @@ def _write_whole(table: pa.Table, path: Path) -> None:
     half = path.with_suffix(".tmp")
     pq.write_table(table, half, **_PART)
     half.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # Arrow's own text holds the system's twice.
+        why = os.strerror(error.errno) if error.errno else first_line(error)
+        raise RecordsUnwritten(
+            f"{path}: cannot be written ({why}); LAYERSCOPE_RECORDS names another folder for "
+            "records"
+        ) from error
 
 
 def _only_child(folder: Path) -> bool:

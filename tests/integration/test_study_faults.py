@@ -18,10 +18,17 @@ from mlflow import MlflowClient
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from pipelines.config import RunConfig
+from search import study_run
+from search.config import StudyConfig
+from search.definition import MLFLOW_RUN, StudyDefinition
+from search.space import SearchSpace
+from search.studies import create, exists
 from search.trial_queue import settled
 from tests.integration.command import Command, command_here
 from tests.integration.study_commands import TINY, all_runs, children, states, stored, unfinished
 from tests.mlflow_stores import names_in, sqlite_store
+from tracking.deliveries import Deliveries
 
 __all__: list[str] = []
 
@@ -290,6 +297,70 @@ def test_a_signal_at_any_moment_leaves_nothing_running(
     trials = stored("S").trials
     waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
     assert len(settled(trials)) + len(waiting) == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_last_records_are_on_their_way_is_heard(
+    command: Command,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    wait = Deliveries.wait
+
+    def signalled(deliveries: Deliveries) -> None:
+        os.kill(os.getpid(), number)
+        wait(deliveries)
+
+    monkeypatch.setattr(Deliveries, "wait", signalled)
+    ended, out, _ = command("study", "run", "--name", "S", *TINY, *SPACE, "--trials", "1")
+    assert ended == code
+    assert "stopped; to go on: python layerscope.py study run --name S" in out
+    assert states("S") == ["COMPLETE"]
+    assert unfinished("S", study_run_id("S")) == []
+
+
+def test_a_study_that_was_interrupted_when_it_was_made_has_its_first_trial_and_parameters(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study_run.create
+
+    def interrupted(*given: Any) -> Study:
+        made(*given)
+        raise KeyboardInterrupt
+
+    wanted = ["study", "run", "--name", "S", *TINY, *SPACE, "--trials", "2", "--lr-prior", "true"]
+    with monkeypatch.context() as patch:
+        patch.setattr(study_run, "create", interrupted)
+        assert command(*wanted)[0] == 130
+    assert stored("S").trials == []
+    assert command(*wanted)[0] == 0
+    first, second = stored("S").trials
+    assert "lr_max" in first.system_attrs["fixed_params"]
+    assert "fixed_params" not in second.system_attrs
+    params = MlflowClient(sqlite_store()).get_run(study_run_id("S")).data.params
+    assert params["study.lr_prior"] == "True"
+
+
+def test_a_study_that_another_command_makes_meanwhile_is_left_to_it(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def made_meanwhile(storage: Any, name: str) -> bool:
+        calls.append(name)
+        if len(calls) == 2:
+            definition = StudyDefinition(RunConfig(), StudyConfig(name=name), SearchSpace.read())
+            create(storage, definition, "the other's")
+        return exists(storage, name)
+
+    monkeypatch.setattr(study_run, "exists", made_meanwhile)
+    code, _, err = command("study", "run", "--name", "S", *TINY, *SPACE, "--trials", "1")
+    assert code == 2
+    assert "study 'S' has just been made by another command; to help it: python" in err
+    assert stored("S").user_attrs[MLFLOW_RUN] == "the other's"
+    assert stored("S").trials == []
 
 
 def test_trials_that_fail_one_after_the_other(command: Command, place: Path) -> None:

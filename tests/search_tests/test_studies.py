@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from optuna.exceptions import DuplicatedStudyError
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import _CachedStorage
 from optuna.study import StudyDirection
 
 from pipelines.config import RunConfig
@@ -26,10 +26,8 @@ def definition(name: str, **options: object) -> StudyDefinition:
     return StudyDefinition(RunConfig(), StudyConfig(name=name, **options), SearchSpace.read())
 
 
-@pytest.fixture(params=["memory", "file"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> BaseStorage:
-    if request.param == "memory":
-        return InMemoryStorage()
+@pytest.fixture
+def storage(tmp_path: Path) -> _CachedStorage:
     return open_storage(storage_url(f"sqlite:///{tmp_path}/s.db"))
 
 
@@ -37,14 +35,16 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> BaseStorage:
     ("objective", "expected"),
     [("accuracy", [MAX]), ("loss", [MIN]), ("accuracy,seconds", [MAX, MIN])],
 )
-def test_what_is_best(objective: str, expected: list[StudyDirection]) -> None:
+def test_what_is_best(
+    objective: str, expected: list[StudyDirection], storage: _CachedStorage
+) -> None:
     options = StudyConfig(objective=objective)
     assert directions(options) == expected
-    study = create(InMemoryStorage(), definition("S", objective=objective), "run")
+    study = create(storage, definition("S", objective=objective), "run")
     assert study.directions == expected
 
 
-def test_a_study_is_made_and_found(storage: BaseStorage) -> None:
+def test_a_study_is_made_and_found(storage: _CachedStorage) -> None:
     wanted = definition("lr & batch, 2nd", trials=7)
     assert not exists(storage, "lr & batch, 2nd")
     made = create(storage, wanted, "0123abcd")
@@ -55,7 +55,7 @@ def test_a_study_is_made_and_found(storage: BaseStorage) -> None:
     assert found.user_attrs[MLFLOW_RUN] == "0123abcd"
 
 
-def test_names_are_told_apart(storage: BaseStorage) -> None:
+def test_names_are_told_apart(storage: _CachedStorage) -> None:
     create(storage, definition("S"), "one")
     create(storage, definition("s"), "two")
     assert find_study(storage, "s").user_attrs[MLFLOW_RUN] == "two"
@@ -64,13 +64,12 @@ def test_names_are_told_apart(storage: BaseStorage) -> None:
     assert find_study(storage, "S").user_attrs[MLFLOW_RUN] == "one"
 
 
-def test_an_empty_storage_has_none(storage: BaseStorage) -> None:
+def test_an_empty_storage_has_none(storage: _CachedStorage) -> None:
     with pytest.raises(BadTracking, match=r"^no study 'S' in the storage; it has none\.$"):
         find_study(storage, "S")
 
 
-def test_a_study_that_is_not_there_has_a_suggestion() -> None:
-    storage = InMemoryStorage()
+def test_a_study_that_is_not_there_has_a_suggestion(storage: _CachedStorage) -> None:
     for name in ["schedules", "batch", *map(str, range(10))]:
         create(storage, definition(name), "run")
     with pytest.raises(BadTracking) as caught:

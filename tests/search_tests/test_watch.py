@@ -161,6 +161,25 @@ def test_it_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "layerscope-watch" not in names
 
 
+def test_a_reader_that_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the output goes to `head`: rich then wants to end the process."""
+    study = new_study()
+    seen = Seen(study)
+
+    def gone(*args: Any, **named: Any) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(seen.watch._console, "print", gone)
+    with seen.watch:
+        for accuracy in (0.5, 0.6):
+            finish(study, accuracy)
+            seen.watch._look()
+    assert [point for point in seen.points if point[0] == "trial/value"] == [
+        ("trial/value", 0.5, 0),
+        ("trial/value", 0.6, 1),
+    ]
+
+
 def test_a_storage_that_fails_is_a_warning_and_no_more(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

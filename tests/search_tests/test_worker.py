@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna import Study, Trial, TrialPruned
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage
+from optuna.storages import _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.config import RunConfig
@@ -71,14 +71,14 @@ def fails(trial: Trial) -> float:
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> BaseStorage:
+def storage(tmp_path_factory: pytest.TempPathFactory) -> _CachedStorage:
     """One for all tests, with heartbeats: its tables take a moment to be made."""
     folder = tmp_path_factory.mktemp("worker")
     return open_storage(storage_url(f"sqlite:///{folder}/s.db"), heartbeat=600)
 
 
 @pytest.fixture
-def study(storage: BaseStorage, request: pytest.FixtureRequest) -> Study:
+def study(storage: _CachedStorage, request: pytest.FixtureRequest) -> Study:
     """An empty one."""
     options = StudyConfig(name=request.node.name)
     return create(storage, StudyDefinition(RunConfig(), options, SearchSpace.read()), "run")
@@ -177,7 +177,7 @@ def test_a_storage_that_fails_is_one_line(
 
     monkeypatch.setattr(study._storage, "set_trial_state_values", refuse)
     objective = FakeObjective(good)
-    with pytest.raises(TrainingFailed, match=r"^the storage of the study failed: .*disk full"):
+    with pytest.raises(TrainingFailed, match=r"^the storage of the study failed: disk"):
         worker_of(study, stopping, objective).run()
     assert objective.numbers == []
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +110,33 @@ def test_after_the_training_all_is_sent_at_once_and_what_comes_later_too(
     assert watched.has_stored(5 * METRICS_PER_BATCH)
     assert not watched.ended.is_set()
     assert watched.arrived_whole(5 * METRICS_PER_BATCH)
+
+
+def test_a_machine_that_is_never_idle_does_not_keep_records_for_ever(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def starves() -> bool:
+        looks.append(threading.current_thread().name)
+        return True
+
+    monkeypatch.setattr(courier, "_starves", starves)
+    watched.courier.start()
+    watched.write(0, 10)
+    assert watched.has_stored(10)
+    watched.write(10, 20)
+    assert watched.has_stored(20)
+    assert len(looks) == 1
+    assert watched.arrived_whole(20)
+
+
+def test_a_thread_starves_that_gets_less_than_a_fiftieth(monkeypatch: pytest.MonkeyPatch) -> None:
+    for waited, expected in ((0.001, False), (0.04, False), (0.06, True), (3.0, True)):
+        used, passed = iter([5.0, 5.001]), iter([100.0, 100.0 + waited])
+        clock = SimpleNamespace(thread_time=partial(next, used), monotonic=partial(next, passed))
+        monkeypatch.setattr(courier, "time", clock)
+        assert courier._starves() == expected
 
 
 @pytest.mark.parametrize("hurried", [False, True])

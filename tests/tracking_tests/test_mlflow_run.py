@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+import tracking
 from tests.mlflow_stores import found_run, sqlite_store
 from tracking.errors import BadTracking
 from tracking.mlflow_run import MlflowRun
@@ -160,6 +162,20 @@ def test_a_store_with_a_driver_is_made_where_it_belongs(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite+pysqlite:///made/mlflow.db")
     assert MlflowRun.open("tests").tracking_uri == f"sqlite+pysqlite:///{tmp_path}/made/mlflow.db"
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_processes_that_make_a_store_at_once(tmp_path: Path) -> None:
+    program = "from tracking.mlflow_run import MlflowRun; MlflowRun.open('tests')"
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "PYTHONPATH": str(Path(tracking.__file__).parents[1]),
+    }
+    both = [
+        subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    ended = [(process.communicate(timeout=120)[1], process.returncode) for process in both]
+    assert [code for _, code in ended] == [0, 0], ended
 
 
 def test_looking_for_a_run_makes_no_store(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tracking import store
-from tracking.errors import BadTracking, RecordsDamaged
+from tracking.errors import BadTracking, RecordsDamaged, RecordsUnwritten
 from tracking.store import RecordFile, read_batches, read_records
 
 __all__: list[str] = []
@@ -291,3 +292,44 @@ def test_a_forked_process_leaves_its_parent_s_file_alone() -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKING]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "140\n"
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing_that_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = RecordFile("a.parquet", SCHEMA, tmp_path)
+    file.append(table(1))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.pq, "write_table", full)
+        with pytest.raises(RecordsUnwritten) as raised:
+            file.append(table(2))
+    assert str(raised.value).startswith(
+        f"{tmp_path}/parts/a/00000001.parquet: cannot be written (No space left on device); "
+    )
+    file.append(table(3))
+    assert read_records(file.close())["step"].to_pylist() == [1, 3]
+
+
+def test_a_folder_that_has_gone_is_one_line(tmp_path: Path) -> None:
+    file = RecordFile("a.parquet", SCHEMA, tmp_path / "records")
+    shutil.rmtree(tmp_path / "records")
+    with pytest.raises(RecordsUnwritten, match="No such file or directory"):
+        file.append(table(1))
+
+
+def test_parts_that_cannot_be_removed_do_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = RecordFile("a.parquet", SCHEMA, tmp_path)
+    for step in range(3):
+        file.append(table(step))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.shutil, "rmtree", lambda *_, **__: None)
+        file.close()
+    (tmp_path / "parts" / "a" / "00000001.parquet").unlink()
+    file.close()
+    assert read_records(file.source())["step"].to_pylist() == [0, 1, 2]
