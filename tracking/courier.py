@@ -20,8 +20,10 @@ __all__ = ["Courier"]
 
 LONGEST_PAUSE = 15.0
 """Seconds: while a store is away, and after a request that took it long."""
-LEAST_SHARE = 0.02
-"""Of a core's time, over some milliseconds: with less, one request may take seconds."""
+LEAST_SHARE = 0.0025
+"""Of a core's time. An idle thread has 3/1027 of a core that one other thread keeps busy, which may
+be the training's, and is over when somebody waits; with less, others want the processor too.
+"""
 PROBE = bytes(1 << 21)
 REST = 50.0
 """Pause beside the work done before it, so that all of it takes a fiftieth of a core."""
