@@ -15,13 +15,15 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
-from PIL import Image
+from PIL import Image, ImageOps
 
 __all__ = ["image_name", "log_image"]
 
 FOLDER = "images"
-PREVIEW = 256
-"""Longest side of the small copy that the page shows first, as in MLflow."""
+SHOWN = 1200
+"""Longest side in pixels of the copy that the page shows. MLflow's own have 256: it never enlarges
+them, also where the picture fills the window.
+"""
 
 
 def image_name(key: str, step: int) -> str:
@@ -31,14 +33,15 @@ def image_name(key: str, step: int) -> str:
 
 
 def log_image(client: MlflowClient, run_id: str, path: Path, name: str) -> None:
-    """Log a PNG and its preview under a name of ``image_name``. Raises what the client raises."""
+    """Log a PNG, and the copy that the page shows, under a name of ``image_name``.
+
+    Raises what the client raises.
+    """
     with tempfile.TemporaryDirectory(prefix="layerscope-") as folder:
         whole, small = Path(folder, f"{name}.png"), Path(folder, f"{name}+compressed.webp")
         shutil.copyfile(path, whole)
         with Image.open(path) as image:
-            preview = image.convert("RGB")
-        preview.thumbnail((PREVIEW, PREVIEW))
-        preview.save(small)
+            ImageOps.contain(image.convert("RGB"), (SHOWN, SHOWN)).save(small)
         for file in (whole, small):
             client.log_artifact(run_id, str(file), FOLDER)
     client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, "True")

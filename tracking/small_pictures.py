@@ -37,9 +37,10 @@ VIRIDIS = np.column_stack(
 def color_dim_image(layers: Mapping[str, LayerColumns]) -> Image.Image:
     """Colour-dim of the layers so far; of a deeper network, 24 layers evenly spaced."""
     shown = _spaced([one for one in layers.values() if len(one)])
-    across = min(3, len(shown)) or 1
-    down = math.ceil(len(shown) / across) or 1
     panel = (LEFT + WIDTH + GAP, TOP + HEIGHT + BOTTOM)
+    # About as high as wide: MLflow shows it in the middle of a square.
+    across = math.ceil(math.sqrt(len(shown) * panel[1] / panel[0])) or 1
+    down = math.ceil(len(shown) / across) or 1
     page = Image.new("RGB", (across * panel[0], down * panel[1] + GAP), PAPER)
     draw = _Pen(ImageDraw.Draw(page), ImageFont.load_default(11))
     for position, one in enumerate(shown):

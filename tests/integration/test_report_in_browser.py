@@ -175,5 +175,5 @@ def test_the_run_s_page_in_mlflow(
     page.wait_for(
         "[...document.querySelectorAll('div, main')].forEach(x => { x.scrollTop = 1e6; }) || "
         "[...document.querySelectorAll('img')].some("
-        "img => img.src.includes('images%2Fcolor_dim') && img.naturalWidth === 256)"
+        "img => img.src.includes('images%2Fcolor_dim') && img.naturalWidth === 1200)"
     )

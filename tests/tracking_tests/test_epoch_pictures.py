@@ -86,9 +86,10 @@ def test_the_small_picture_shows_every_layer(kind: str) -> None:
     stats, _ = run(kind)
     image = color_dim_image(columns(stats, LAYERS))
     pixels = np.asarray(image)
-    assert image.width > 3 * 288
-    # A panel in its three thirds, bright where most activations are.
-    panels = [pixels[22:150, 342 * n + 40 : 342 * n + 328] for n in range(3)]
+    assert (image.width, image.height) == (2 * 342, 2 * 170 + 14)
+    # Three panels, bright where most activations are.
+    places = [(0, 0), (0, 342), (170, 0)]
+    panels = [pixels[top + 22 : top + 150, left + 40 : left + 328] for top, left in places]
     assert all(len(np.unique(panel.reshape(-1, 3), axis=0)) > 5 for panel in panels)
     relu = panels[0].astype(int).sum(axis=(1, 2))
     assert relu[-1] > relu[: len(relu) // 2].max()
@@ -100,5 +101,5 @@ def test_edges_of_small_pictures() -> None:
     assert color_dim_image(nothing).width < 500
     names = [f"a.very.long.name.of.a.layer.number.{n}.{'x' * n}" for n in range(60)]
     many = columns(table(*[row(0, name) for name in names]), names)
-    down = -(-MOST_LAYERS // 3)
-    assert color_dim_image(many).height == down * 170 + 14
+    assert MOST_LAYERS == 24
+    assert color_dim_image(many).size == (4 * 342, 6 * 170 + 14)
