@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from tracking import __version__
-from tracking.errors import LayerscopeError
+from tracking.errors import LayerscopeError, did_you_mean
 
 __all__ = ["main"]
 
@@ -68,6 +68,9 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
+    except click.exceptions.NoSuchCommand as error:
+        click.echo(f"error: {_no_such_command(error)}", err=True)
+        sys.exit(2)
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         sys.exit(2)
@@ -82,6 +85,14 @@ def main() -> None:
             raise
         click.echo(f"error: {error.filename or 'output'}: {error.strerror}", err=True)
         sys.exit(1)
+
+
+def _no_such_command(error: click.exceptions.NoSuchCommand) -> str:
+    context, name = error.ctx, error.command_name
+    assert context is not None
+    assert isinstance(context.command, click.Group)
+    known = context.command.list_commands(context)
+    return f"no command {name!r}; there are {', '.join(known)}.{did_you_mean(name, known)}"
 
 
 def _notes(error: BaseException) -> list[str]:

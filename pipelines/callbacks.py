@@ -164,7 +164,8 @@ class LossGuard(Callback):
 
 def _diverged(fit: Fit, what: str, step: int) -> NonFiniteLoss:
     return NonFiniteLoss(
-        f"the {what} by step {step} (epoch {fit.epoch}) at a learning rate of {fit.values.lr:.3g}; "
+        f"the {what} by step {step}, in epoch {fit.epoch + 1}, at a learning rate of "
+        f"{fit.values.lr:.3g}; "
         "try a lower lr_max, a longer warm-up or clip_norm"
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -17,6 +17,7 @@ from pipelines.reports import log_lr_range, where_to_look
 from pipelines.run import FitResult, Setup, prepare, train
 from pipelines.serving import serving_model
 from tracking.errors import TrainingFailed
+from tracking.records import Finding
 from tracking.run_reports import reported
 from tracking.session import TrackedRun, tracked_run
 
@@ -38,14 +39,14 @@ def train_command(
         tracked.sink.tags(tags or {})
         with reported(tracked, config.flat(), page=config.report) as sink:
             progress = [ProgressReport(console)]
-            result = train(
-                setup,
-                tracked.directory,
-                progress,
-                sink,
-                announce=lambda finding: console.print(str(finding)),
-            )
-        _report(console, result)
+            announced: list[Finding] = []
+
+            def announce(finding: Finding) -> None:
+                announced.append(finding)
+                console.print(str(finding))
+
+            result = train(setup, tracked.directory, progress, sink, announce=announce)
+        _report(console, result, announced)
         if config.log_model:
             model = partial(serving_model, result.model, result.data)
             version = tracked.log_model(model, register)
@@ -88,7 +89,10 @@ def _headline(setup: Setup) -> str:
     )
 
 
-def _report(console: Console, result: FitResult) -> None:
+def _report(console: Console, result: FitResult, announced: Sequence[Finding]) -> None:
+    stand = {finding.rule for finding in result.findings}
+    for finding in {one.rule: one for one in announced if one.rule not in stand}.values():
+        console.print(f"{finding.rule}, announced at step {finding.found_step}, did not last")
     if result.stopped:
         console.print(f"stopped early: {result.stopped}")
     if result.test is not None:
@@ -105,3 +109,4 @@ def _report_lr_range(console: Console, result: LrRange) -> None:
     console.print(table)
     name, lr = next(iter(result.suggestions.items()))
     console.print(f"a good start: --lr-max {lr:.1e} ({name})")
+    console.print("the curve is lr_range/curve.png among the run's artifacts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,4 +52,7 @@ def _one_line(item: Any) -> str:
     if not item["loc"]:
         return str(message)
     given = " ".join(str(item["input"]).split())
-    return f"{item['loc'][0]}={given}: {message[:1].lower()}{message[1:]}"
+    allowed = re.findall(r"'([^']*)'", message) if item["type"] == "literal_error" else []
+    hint = did_you_mean(given, allowed)
+    end = f".{hint}" if hint else ""
+    return f"{item['loc'][0]}={given}: {message[:1].lower()}{message[1:]}{end}"

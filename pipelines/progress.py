@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,8 @@ __all__ = ["LrRangeProgress", "ProgressReport"]
 # A terminal shows no more, and reading the loss makes an accelerator wait.
 UPDATES = 200
 LINES = 10
+QUIET = 30.0
+"""Seconds after which somebody who reads a file of lines wants to know that it goes on."""
 
 
 class ProgressReport(Callback):
@@ -38,17 +41,28 @@ class ProgressReport(Callback):
         self._task = self._progress.add_task("training", total=fit.total_steps, shown="")
         self._every = max(1, fit.total_steps // UPDATES)
         self._progress.start()
+        self._told = time.monotonic()
 
     def after_batch(self, fit: Fit) -> None:
-        if self.console.is_terminal and fit.step % self._every == 0:
+        if not self.console.is_terminal:
+            self._tell_now_and_then(fit)
+        elif fit.step % self._every == 0:
             shown = f"loss {float(fit.loss):.4f}  lr {fit.values.lr:.2e}"
             self._progress.update(self._task, completed=fit.step + 1, shown=shown)
 
+    def _tell_now_and_then(self, fit: Fit) -> None:
+        now = time.monotonic()
+        if now - self._told >= QUIET:
+            self._told = now
+            self.console.print(
+                f"{_epoch(fit)}  step {fit.step + 1}/{fit.total_steps}  loss {float(fit.loss):.4f}"
+            )
+
     def after_epoch(self, fit: Fit) -> None:
+        self._told = time.monotonic()
         done = fit.history[-1]
-        width = len(str(fit.epochs))
         parts = [
-            f"epoch {fit.epoch + 1:>{width}}/{fit.epochs}",
+            _epoch(fit),
             f"train loss {fit.metrics['train/loss_epoch']:.4f}",
         ]
         if done.valid is not None:
@@ -58,6 +72,10 @@ class ProgressReport(Callback):
 
     def cleanup_fit(self, fit: Fit) -> None:
         self._progress.stop()
+
+
+def _epoch(fit: Fit) -> str:
+    return f"epoch {fit.epoch + 1:>{len(str(fit.epochs))}}/{fit.epochs}"
 
 
 class LrRangeProgress:
@@ -83,7 +101,7 @@ class LrRangeProgress:
 
     def __call__(self, step: int, lr: float, loss: float) -> None:
         """Take note of a step that has been done."""
-        shown = f"lr {lr:.2e}  loss {loss:.4f}"
+        shown = f"lr {lr:.2e}  smoothed loss {loss:.4f}"
         self._progress.update(self._task, completed=step + 1, shown=shown)
         if not self.console.is_terminal and (step + 1) % max(1, self._steps // LINES) == 0:
             self.console.print(f"step {step + 1:>{len(str(self._steps))}}/{self._steps}  {shown}")

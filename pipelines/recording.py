@@ -129,7 +129,7 @@ class Recording(Callback):
         if self._fatal is not None:
             raise StoppedByFinding(
                 f"stopped (stop_on={self._stop_on}): {self._fatal.summary} ({self._fatal.rule}); "
-                f"{'; or '.join(map(str, self._fatal.remedies[:2]))}"
+                f"try: {', or '.join(map(str, self._fatal.remedies[:2]))}"
             )
 
     def cleanup_fit(self, fit: Fit) -> None:

@@ -27,7 +27,9 @@ def where_to_look(console: Console, tracked: TrackedRun) -> None:
         experiment = tracked.run.experiment_id
         console.print(f"look at it: {uri}/#/experiments/{experiment}/runs/{tracked.run.run_id}")
     else:
+        page = f"#/experiments/{tracked.run.experiment_id}/runs/{tracked.run.run_id}"
         console.print(f"look at it: make ui, or: mlflow ui --backend-store-uri {uri}")
+        console.print(f"and open http://127.0.0.1:5000/{page}")
 
 
 def log_lr_range(result: LrRange, folder: Path, sink: Sink) -> None:

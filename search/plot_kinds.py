@@ -63,6 +63,10 @@ PLOTS = (
 )
 
 
+ENOUGH = 20
+"""Complete trials from which importances are more than chance."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A study at one moment, in memory: what its plots show does not change in between."""
@@ -169,4 +173,9 @@ def _too_alike(kind: PlotKind, complete: Sequence[FrozenTrial], names: set[str])
     same = len({tuple(trial.values) for trial in complete}) == 1
     if kind.name == "importances" and same:
         return "All complete trials have the same value."
+    if kind.name == "importances" and len(complete) < ENOUGH:
+        return (
+            f"{len(complete)} complete trials are too few to tell which parameter matters; it "
+            f"takes {ENOUGH}."
+        )
     return ""

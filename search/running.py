@@ -182,7 +182,8 @@ def _headline(opened: OpenStudy) -> str:
     done = counts(study.get_trials(deepcopy=False)).done
     return (
         f"study {study.study_name}: {definition.options.trials} trials, {done} of them done; "
-        f"{definition.options.sampler}, judged by {definition.options.plan.text}\n{space}"
+        f"{definition.options.sampler}, judged on the way by {definition.options.plan.text}\n"
+        f"{space}"
     )
 
 

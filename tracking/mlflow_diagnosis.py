@@ -18,7 +18,7 @@ from tracking.diagnosis.saved import ARTIFACTS, OPTIONAL, context_of
 from tracking.diagnosis.thresholds import Thresholds
 from tracking.mlflow_report import download, run_facts
 from tracking.mlflow_run import MlflowRun
-from tracking.records import Finding
+from tracking.records import Finding, Remedy
 from tracking.report_data import RunFacts
 
 __all__ = ["as_json", "diagnose_run", "show"]
@@ -63,13 +63,20 @@ def as_json(diagnosis: Diagnosed) -> str:
 def _table(findings: Sequence[Finding]) -> Table:
     table = Table("finding", "what and why", "what to do", show_lines=True)
     for finding in findings:
-        steps = f"steps {finding.first_step:,} - {finding.last_step:,}"
+        first, last = finding.first_step, finding.last_step
+        steps = f"step {first:,}" if first == last else f"steps {first:,} - {last:,}"
         table.add_row(
             "\n".join([finding.severity, finding.rule, steps]),
             f"{finding.summary}\n{finding.cause}",
-            "\n".join(f"{n}. {one}" for n, one in enumerate(finding.remedies, 1)),
+            "\n".join(f"{n}. {_apart(one)}" for n, one in enumerate(finding.remedies, 1)),
         )
     return table
+
+
+def _apart(remedy: Remedy) -> str:
+    """The option on a line of its own, where it is not broken."""
+    option = str(remedy).removeprefix(remedy.text).strip(" ()")
+    return f"{remedy.text}\n   {option}" if option else remedy.text
 
 
 def _evidence(folder: Path, facts: RunFacts) -> Evidence:

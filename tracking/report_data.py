@@ -62,6 +62,11 @@ class RunFacts:
     """Points of HEADLINES, in order of step."""
     dataset: DatasetInfo | None = None
 
+    @property
+    def by_command(self) -> bool:
+        """Whether `layerscope train` made it, and not a loop of somebody's own."""
+        return {"model", "dataset"} <= {*self.params}
+
     def last(self, key: str) -> float | None:
         """The last value of a metric."""
         points = self.metrics.get(key, ())
@@ -126,6 +131,8 @@ def read_report(
     def read(name: str, how: Callable[[Path], T], nothing: T) -> T:
         path = folder / name
         if not path.exists():
+            if name in {CONFIG, MODEL} and not facts.by_command:
+                return nothing  # which only the command leaves
             missing.append(f"{name} {(absent or {}).get(name) or _why(name, facts)}")
             return nothing
         try:

@@ -107,6 +107,10 @@ def run_note(facts: RunFacts, findings: Sequence[Finding] | None = None) -> str:
     ``findings``: what is wrong with it; None where nobody has looked.
     """
     lines = [_plain(description(facts)), ""]
+    if findings:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more findings below)" if len(findings) > 1 else ""
+        lines += [f"**{first.severity}**: {_plain(first.summary)}{more}", ""]
     if facts.state not in {"running", "finished"}:
         lines += [f"**{facts.state}**: {_plain(facts.reason)}", ""]
     figures = _results(facts)
@@ -118,8 +122,9 @@ def run_note(facts: RunFacts, findings: Sequence[Finding] | None = None) -> str:
         lines += ["### Diagnosis", "", *_findings(findings), ""]
     if facts.state != "running":
         lines += ["The page `report.html` among the artifacts shows what happened inside.", ""]
-    commands = repeat_commands(facts)
-    return "\n".join([*lines, "To repeat it:", "", *(f"    {line}" for line in commands)])
+    if facts.by_command:
+        lines += ["To repeat it:", "", *(f"    {line}" for line in repeat_commands(facts))]
+    return "\n".join(lines).rstrip()
 
 
 def _findings(findings: Sequence[Finding]) -> list[str]:

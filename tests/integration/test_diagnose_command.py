@@ -67,7 +67,10 @@ def test_stop_on_critical_ends_the_run_as_failed_with_the_finding_as_reason(
     assert run.data.tags["layerscope.state"] == "failed"
     reason = run.data.tags["layerscope.reason"]
     assert reason.startswith("stopped (stop_on=critical): ")
-    assert "get the same answer (constant_predictions); try a usual learning rate" in reason
+    assert (
+        "get the same answer (constant_predictions); try: take a learning rate that is usual"
+        in reason
+    )
     assert reason in err
     assert 1 <= out.count("epoch ") <= 2  # of nine
 
@@ -86,7 +89,7 @@ def test_runs_of_others_are_diagnosed_by_what_the_store_knows(command: Command) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "run nowhere cannot be read"),
+        (["nowhere"], "run nowhere in MLflow store"),
         (["nowhere", "--thresholds", "x"], "allowed: rule.threshold=number"),
     ],
 )

@@ -30,7 +30,7 @@ def test_guard_stops_at_the_first_bad_step(loaders: LoadersMaker, bad: float) ->
         fit(trainer_of(loaders(count=32), Spoil(), LossGuard()), epochs=3)
     assert steps == [0, 1, 2, 3]
     message = str(caught.value)
-    assert f"the loss became {bad} by step 3 (epoch 0) at a learning rate of 0.00" in message
+    assert f"the loss became {bad} by step 3, in epoch 1, at a learning rate of 0.00" in message
     assert "\n" not in message
     assert isinstance(caught.value, TrainingFailed)
 
@@ -79,7 +79,7 @@ def test_guard_sees_them_without_validation_too(loaders: LoadersMaker, bad: floa
     with pytest.raises(NonFiniteLoss) as caught:
         fit(trainer_of(loaders(count=16, valid=0), Spoil(), LossGuard(), Spy(log)))
     assert str(caught.value).startswith(
-        "the weights became NaN or infinite by step 1 (epoch 0) at a learning rate of "
+        "the weights became NaN or infinite by step 1, in epoch 1, at a learning rate of "
     )
     assert log[-2:] == ["cleanup_epoch", "cleanup_fit"]
 

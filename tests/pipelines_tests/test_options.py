@@ -66,6 +66,7 @@ def test_several_mistakes_stand_in_one_line() -> None:
 def test_a_schedule_that_is_not_there_lists_them_all() -> None:
     message = refusal(RunConfig, {"schedule": "one-cycle"})
     assert message.startswith("schedule=one-cycle: input should be 'one_cycle', ")
+    assert message.endswith(" or 'constant'. Did you mean 'one_cycle'?")
     for name in ("flat_cos", "cosine", "warm_restarts", "constant"):
         assert f"'{name}'" in message
 

@@ -8,6 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from pipelines import progress
 from pipelines.progress import ProgressReport
 from tests.pipelines_tests.loops import LoadersMaker, fit, trainer_of
 
@@ -27,3 +28,15 @@ def test_a_line_for_each_epoch(loaders: LoadersMaker, valid: int, said: str) -> 
     assert len(lines) == 10
     for number, line in enumerate(lines, start=1):
         assert re.fullmatch(TRAIN.format(number) + said + SPEED, line), line
+
+
+def test_a_long_epoch_is_told_of_meanwhile(
+    loaders: LoadersMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "QUIET", 0.0)
+    text = StringIO()
+    fit(trainer_of(loaders(count=8), ProgressReport(Console(file=text, width=200))), epochs=1)
+    *steps, epoch = text.getvalue().splitlines()
+    assert steps
+    assert re.fullmatch(r"epoch 1/1  step 1/\d+  loss \d\.\d{4}", steps[0])
+    assert "img/s" in epoch

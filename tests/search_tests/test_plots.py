@@ -22,7 +22,7 @@ from optuna.trial import TrialState, create_trial
 
 from search import charts, plots
 from search.charts import Chart, charts_of
-from search.plot_kinds import PLOTS, kinds_of, quiet, snapshot, why_not
+from search.plot_kinds import ENOUGH, PLOTS, kinds_of, quiet, snapshot, why_not
 from search.plots import save_plots
 from tests.search_tests.studies import every_state, finished, new_study, realistic, trial
 
@@ -85,6 +85,18 @@ def test_equal_values_have_no_importances() -> None:
     for weight_decay in (1e-5, 1e-3, 1e-2):
         study.add_trial(finished(0, {"batch_size": 64, "weight_decay": weight_decay}, 0.5))
     assert problems(study)["importances"] == "All complete trials have the same value."
+
+
+def test_a_few_trials_do_not_tell_what_matters() -> None:
+    study = new_study()
+    for number in range(ENOUGH - 1):
+        params = {"batch_size": 64 * 2 ** (number % 4), "weight_decay": 0.1 / (1 + number)}
+        study.add_trial(finished(number, params, 0.9 - number / 100))
+    assert problems(study)["importances"] == (
+        "19 complete trials are too few to tell which parameter matters; it takes 20."
+    )
+    study.add_trial(finished(99, {"batch_size": 64, "weight_decay": 0.05}, 0.8))
+    assert "importances" not in problems(study)
 
 
 def test_infinite_losses_are_left_out() -> None:

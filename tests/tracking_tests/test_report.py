@@ -88,6 +88,18 @@ def test_a_run_of_which_nothing_is_known(tmp_path: Path, state: str) -> None:
     assert numbers(page)["layers"] == []
 
 
+def test_a_run_of_somebodys_own_loop_lacks_nothing_and_has_its_own_code(tmp_path: Path) -> None:
+    """Such a run has tables and pictures, but neither config.yaml nor a model summary."""
+    folder = run_folder(tmp_path)
+    for name in ("config.yaml", "model_summary.json"):
+        (folder / name).unlink(missing_ok=True)
+    report = read_report(facts(params={"lr": "0.1"}, commit="abc123"), folder)
+    assert report.missing == ()
+    text = Page(render(report)).text
+    assert "This run was trained by a loop of its own; its code is at commit abc123." in text
+    assert "train --config" not in text
+
+
 def test_texts_of_a_run_stay_texts(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, layers=(EVIL,))
     (folder / "config.yaml").write_text(EVIL, encoding="utf-8")

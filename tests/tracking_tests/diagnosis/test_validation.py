@@ -105,6 +105,6 @@ def test_a_finding_is_a_line_of_text() -> None:
         "overfitting", Stretch(steps=losses(DECAYING, 0.1), epochs=validations(*WORSE))
     )
     assert str(finding) == (
-        "warning at step 199: validation loss is 1.4, its best was 0.5 at step 100; training loss "
-        "is 0.017 (overfitting); try: stop when validation gets no better (--patience 2)"
+        "warning at step 199: validation loss is 1.4, its best was 0.5 after step 99; training "
+        "loss is 0.017 (overfitting); try: stop when validation gets no better (--patience 2)"
     )

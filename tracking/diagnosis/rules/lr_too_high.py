@@ -14,6 +14,9 @@ from tracking.records import Finding
 
 __all__ = ["LrTooHigh"]
 
+EXPLODED = 1e3
+"""Times its start: what to call it."""
+
 
 class _Smoothed:
     """The loss as a moving average, beside the loss at the start."""
@@ -140,10 +143,7 @@ class LrTooHigh(Rule):
         first, rate = self._found
         recovered = self._loss.value < 0.5 * self._loss.start
         yield self.finding(
-            f"the loss rose to {self._worst:.2g} times its start at a learning rate of {rate:.2g}"
-            if self._worst > 1
-            else f"the loss fell to {self._loss.lowest:.2g} and went back to where it began, at a "
-            f"learning rate of {rate:.2g}",
+            f"{self._course()} at a learning rate of {rate:.2g}",
             first,
             self._last,
             lr(self._gentle(), "lower the peak learning rate"),
@@ -156,6 +156,13 @@ class LrTooHigh(Rule):
             lowest_loss=self._loss.lowest,
             lr_at_lowest=self._loss.lr_at_lowest,
         )
+
+    def _course(self) -> str:
+        if self._worst > EXPLODED:
+            return f"the loss exploded, to {self._worst:.2g} times its start,"
+        if self._worst > 1:
+            return f"the loss rose to {self._worst:.2g} times its start"
+        return f"the loss fell to {self._loss.lowest:.2g} and went back to where it began,"
 
     def _gentle(self) -> float | None:
         """A peak at which it should work: below the rate at which the loss was lowest."""

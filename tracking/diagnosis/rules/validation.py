@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tracking.diagnosis.evidence import EpochFigures, RunContext, Stretch
 from tracking.diagnosis.losses import guessing
@@ -14,7 +15,7 @@ __all__ = ["ConstantPredictions", "Overfitting", "WorseThanChance"]
 
 
 class _EpochRule(Rule):
-    """Keeps the validations of a run."""
+    """Keeps the validations of a run, under the last step before each."""
 
     needs = "epochs"
 
@@ -25,10 +26,15 @@ class _EpochRule(Rule):
         self._epochs = 0
 
     def observe(self, stretch: Stretch) -> None:
-        for figures in stretch.epochs:
+        for figures in _last_steps(stretch):
             self._first = self._first or figures
             self._last = figures
             self._epochs += 1
+
+
+def _last_steps(stretch: Stretch) -> list[EpochFigures]:
+    """Validations come with the number of steps before them, which is one more than the last."""
+    return [replace(figures, step=max(0, figures.step - 1)) for figures in stretch.epochs]
 
 
 class ConstantPredictions(_EpochRule):
@@ -50,7 +56,7 @@ class ConstantPredictions(_EpochRule):
 
     def observe(self, stretch: Stretch) -> None:
         super().observe(stretch)
-        for figures in stretch.epochs:
+        for figures in _last_steps(stretch):
             self._began = self._began if self._often else figures.step
             self._often = self._often + 1 if self._shows(figures) else 0
 
@@ -137,7 +143,7 @@ class Overfitting(_EpochRule):
 
     def observe(self, stretch: Stretch) -> None:
         super().observe(stretch)
-        for figures in stretch.epochs:
+        for figures in _last_steps(stretch):
             if self._best is None or figures.loss < self._best.loss:
                 self._best = figures
 
@@ -159,7 +165,7 @@ class Overfitting(_EpochRule):
             # A learning rate that falls to nothing at the end makes more of a run than its middle.
             stop = Remedy("stop when validation gets no better", "patience", "2")
             yield self.finding(
-                f"validation loss is {last.loss:.3g}, its best was {best.loss:.3g} at step "
+                f"validation loss is {last.loss:.3g}, its best was {best.loss:.3g} after step "
                 f"{best.step}; training loss is {train:.2g}",
                 best.step,
                 last.step,
