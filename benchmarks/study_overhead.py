@@ -33,8 +33,10 @@ from pipelines.run import prepare, train
 from search.config import StudyConfig
 from search.definition import StudyDefinition
 from search.space import SearchSpace
-from search.storage import fill_queue, open_storage, storage_url
+from search.storage import open_storage
+from search.storage_url import storage_url
 from search.studies import create
+from search.trial_queue import fill_queue
 from search.working import work_on
 from tracking.mlflow_run import MlflowRun
 from tracking.session import tracked_run

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from pipelines.config import LrRangeConfig, RunConfig
+from pipelines.config import RunConfig
 from pipelines.flags import config_flags
+from pipelines.lr_range_config import LrRangeConfig
 from pipelines.options import config_from, read_config
 from tracking.quick_imports import quick_imports
 from tracking.uploads import start_uploader

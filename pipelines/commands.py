@@ -9,9 +9,10 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.config import LrRangeConfig, RunConfig
+from pipelines.config import RunConfig
 from pipelines.console import user_console
 from pipelines.lr_range import LrRange, lr_range_test
+from pipelines.lr_range_config import LrRangeConfig
 from pipelines.progress import LrRangeProgress, ProgressReport
 from pipelines.reports import log_lr_range, where_to_look
 from pipelines.run import FitResult, Setup, prepare, train

@@ -7,7 +7,6 @@ against it by a test, so a name means the same everywhere: ``lr_max: 0.1``, ``--
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,34 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from tracking.errors import did_you_mean
+from pipelines.choices import CYCLES, PCT_START, check_name
+from pipelines.config_checks import check_together
 from tracking.interval import parse_every
 
-__all__ = ["CYCLES", "DATASETS", "MODELS", "PCT_START", "LrRangeConfig", "Options", "RunConfig"]
-
-DATASETS = (
-    "digits",
-    "fashion-mnist",
-    "mnist",
-    "kmnist",
-    "cifar10",
-    "cifar100",
-    "svhn",
-    "synthetic",
-)
-MODELS = ("simple_cnn", "resnet_small")
-
-# Where a schedule's rise ends (flat_cos: where its fall begins), as a share of the run or cycle.
-PCT_START = {
-    "one_cycle": 0.25,
-    "one_cycle_linear": 0.45,
-    "triangular": 0.5,
-    "flat_cos": 0.75,
-    "linear": 0.1,
-}
-CYCLES = {"triangular": 3, "warm_restarts": 3}
-
-FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+__all__ = ["Options", "RunConfig"]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -229,17 +205,7 @@ class RunConfig(Options):
     @field_validator("dataset", "model")
     @classmethod
     def _check_name(cls, value: str, info: ValidationInfo) -> str:
-        known, prefix = (
-            (DATASETS, "folder:") if info.field_name == "dataset" else (MODELS, "torchvision:")
-        )
-        if value in known or (value.startswith(prefix) and value != prefix):
-            return value
-        if FACTORY.fullmatch(value):
-            return value
-        raise ValueError(
-            f"allowed: {', '.join(known)}, {prefix}{'PATH' if prefix == 'folder:' else 'NAME'}, "
-            f"package.module:factory.{did_you_mean(value, known)}"
-        )
+        return check_name(str(info.field_name), value)
 
     @field_validator("first_kernel")
     @classmethod
@@ -250,30 +216,7 @@ class RunConfig(Options):
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
-        if self.momentum_min > self.momentum_max and self.schedule != "constant":
-            raise ValueError(
-                f"momentum_min={self.momentum_min} is above momentum_max={self.momentum_max}; "
-                "momentum is lowest at the peak learning rate"
-            )
-        for name, having in (("pct_start", PCT_START), ("cycles", CYCLES)):
-            if getattr(self, name) is not None and self.schedule not in having:
-                raise ValueError(
-                    f"{name} has no meaning for schedule={self.schedule}; "
-                    f"schedules that have it: {', '.join(having)}"
-                )
-        if self.patience and not self.valid_fraction:
-            raise ValueError(
-                f"patience={self.patience} waits for a better validation loss, and "
-                "valid_fraction=0 leaves no validation; allowed: patience=0, or a valid_fraction "
-                "above 0"
-            )
-        if self.stop_on != "none" and not (self.diagnose and self.record):
-            raise ValueError(f"stop_on={self.stop_on} needs diagnose=true and record=true")
-        if self.schedule == "one_cycle_linear" and (self.pct_start or 0) > 0.5:
-            raise ValueError(
-                f"pct_start={self.pct_start} leaves no room for the fall of one_cycle_linear, "
-                "which takes as many steps as the rise; allowed: up to 0.5"
-            )
+        check_together(self)
         return self
 
     def resolved(self) -> Self:
@@ -300,20 +243,3 @@ class RunConfig(Options):
         Defaults that depend on another option are left out, so that a flag may change that one.
         """
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
-
-
-class LrRangeConfig(Options):
-    """Options of the learning-rate range test, beside those of RunConfig."""
-
-    lr_start: float = Field(1e-7, gt=0)
-    """First learning rate."""
-    lr_end: float = Field(10.0, gt=0)
-    """Last learning rate; the test ends earlier when the loss diverges."""
-    lr_steps: int = Field(100, ge=10)
-    """Steps from the first to the last learning rate, evenly spaced in the logarithm."""
-
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if self.lr_start >= self.lr_end:
-            raise ValueError(f"lr_start={self.lr_start} must be below lr_end={self.lr_end}")
-        return self

@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.config import LrRangeConfig
+from pipelines.lr_range_config import LrRangeConfig
 from pipelines.optimizers import apply_values
 from pipelines.run import Setup
 from pipelines.schedules import ScheduleValues

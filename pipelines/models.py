@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pipelines.config import MODELS, RunConfig
+from pipelines.choices import MODELS
+from pipelines.config import RunConfig
 from pipelines.factories import load_factory
 from pipelines.resnet import resnet_small
 from pipelines.snapshot import ModelState, RandomState

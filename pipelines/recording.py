@@ -17,7 +17,8 @@ from tracking.diagnosis.evidence import RunContext
 from tracking.epoch_pictures import EpochPictures
 from tracking.errors import StoppedByFinding
 from tracking.hyperparameters import Recorder
-from tracking.recording import RecordingOptions, RunRecord
+from tracking.recording import RunRecord
+from tracking.recording_options import RecordingOptions
 from tracking.records import Finding, Metric
 from tracking.sink import Sink
 

@@ -30,7 +30,7 @@ from tracking.diagnosis.evidence import RunContext
 from tracking.errors import BadOption, NonFiniteLoss
 from tracking.hyperparameters import Recorder
 from tracking.layers import select_layers
-from tracking.recording import RecordingOptions
+from tracking.recording_options import RecordingOptions
 from tracking.records import DatasetInfo, Finding, Metric
 from tracking.sink import NullSink, Sink
 

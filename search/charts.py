@@ -84,11 +84,11 @@ def _escaped(value: Any) -> Any:
 def _history(shot: Snapshot) -> list[Figure]:
     figure = visualization.plot_optimization_history(shot.judged, target_name=shot.labels[0])
     points, line, *_ = figure.data
-    hover = "trial %{x}: %{y:.5g}<extra></extra>"
+    hover = f"trial %{{x}}: %{{y:{_form(shot)}}}<extra></extra>"
     points.update(name="complete trial", marker={"color": BLUE, "size": 8}, hovertemplate=hover)
     line.update(name="best so far", line={"color": RED, "shape": "hv"}, hovertemplate=hover)
     figure.update_xaxes(title_text="trial")
-    return [figure]
+    return [_in_percent(figure, shot)]
 
 
 def _pareto_front(shot: Snapshot) -> list[Figure]:
@@ -128,7 +128,12 @@ def _importances(shot: Snapshot) -> list[Figure]:
 def _slice(shot: Snapshot) -> list[Figure]:
     """One figure for each parameter, so that the page can put them in rows of its own."""
     names = sorted({name for trial in shot.complete for name in trial.params})
-    return [_one_slice(shot, name) for name in names]
+    figures = [_in_percent(_one_slice(shot, name), shot) for name in names]
+    values = [trial.values[0] for trial in shot.complete]
+    edge = 0.06 * (max(values) - min(values)) or 0.01
+    for figure in figures:  # as high as each other, to be compared
+        figure.update_yaxes(range=[min(values) - edge, max(values) + edge])
+    return figures
 
 
 def _one_slice(shot: Snapshot, name: str) -> Figure:
@@ -136,7 +141,7 @@ def _one_slice(shot: Snapshot, name: str) -> Figure:
     figure = visualization.plot_slice(
         shot.judged, params=[name], target=lambda trial: trial.values[0], target_name=label
     )
-    hover = "trial %{marker.color}<br>%{x}: %{y:.5g}<extra></extra>"
+    hover = f"trial %{{marker.color}}<br>%{{x}}: %{{y:{_form(shot)}}}<extra></extra>"
     figure.update_traces(marker={"showscale": False, "size": 9}, hovertemplate=hover)
     figure.update_layout(height=290)
     if figure.layout.xaxis.type == "log":
@@ -144,8 +149,8 @@ def _one_slice(shot: Snapshot, name: str) -> Figure:
         figure.update_xaxes(dtick=1 if max(values) > 100 * min(values) else None)
     if figure.layout.xaxis.type == "category":  # which Optuna writes as Python does, in quotes
         for trace in figure.data:
-            trace.x = [str(value).strip("'") for value in trace.x]
-        names = [str(value).strip("'") for value in figure.layout.xaxis.categoryarray]
+            trace.x = [_choice(value) for value in trace.x]
+        names = [_choice(value) for value in figure.layout.xaxis.categoryarray]
         figure.update_xaxes(categoryarray=names)
     return figure
 
@@ -153,7 +158,7 @@ def _one_slice(shot: Snapshot, name: str) -> Figure:
 def _parallel_coordinates(shot: Snapshot) -> list[Figure]:
     shot.judged.set_metric_names(list(shot.labels))
     figure = visualization.plot_parallel_coordinate(shot.judged, target_name=shot.labels[0])
-    figure.update_traces(opacity=0.75)
+    figure.update_traces(opacity=0.75, line={"colorbar": {"title": {"side": "right"}}})
     figure.update_annotations(font={"color": None, "size": 11})
     figure.update_layout(width=100 + 125 * len(figure.layout.shapes), height=430)
     figure.update_xaxes(tickangle=0)
@@ -181,14 +186,32 @@ def _timeline(shot: Snapshot) -> list[Figure]:
 
 def _intermediate_values(shot: Snapshot) -> list[Figure]:
     figure = visualization.plot_intermediate_values(shot.judged)
-    hover = "%{fullData.name}: %{y:.5g}<extra></extra>"
+    hover = f"%{{fullData.name}}: %{{y:{_form(shot)}}}<extra></extra>"
     for trace in figure.data:
         trace.update(name=trace.name.replace("Trial", "trial "), hovertemplate=hover)
         trace.update(line={"width": 1.2})
     steps = sorted({step for trace in figure.data for step in trace.x})
     figure.update_xaxes(title_text="rung", tickvals=steps)
     figure.update_yaxes(title_text=f"{shot.labels[0]} at the rung")
-    return [figure]
+    return [_in_percent(figure, shot)]
+
+
+def _choice(value: object) -> str:
+    """A value of a category as text; what a trial's other choices leave unused is None there."""
+    text = str(value).strip("'")
+    return "not used" if text == "None" else text
+
+
+def _form(shot: Snapshot) -> str:
+    """How plotly.js writes the first objective."""
+    return ".2%" if shot.objectives[0] == "accuracy" else ".5g"
+
+
+def _in_percent(figure: Figure, shot: Snapshot) -> Figure:
+    """The same with accuracies along the y axis as they are written everywhere else."""
+    if shot.objectives[0] == "accuracy":
+        figure.update_yaxes(tickformat=".3~%")
+    return figure
 
 
 def _hover_texts(shot: Snapshot, trials: Sequence[FrozenTrial]) -> dict[int, str]:

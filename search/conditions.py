@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from pipelines.config import CYCLES, PCT_START, RunConfig
-from search.dimensions import Choice, Dimension, as_text, judged
+from pipelines.choices import CYCLES, PCT_START
+from pipelines.config import RunConfig
+from search.dimension_text import as_text, judged
+from search.dimensions import Choice, Dimension
 from tracking.errors import BadOption
 
 __all__ = ["MEANING", "check_together", "has_meaning"]

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from search.outcome import Counts, best, counts, front, objectives, time_left
-from search.to_type import study_command
-from search.trial_text import as_result, as_value, note, parameters_text, results
+from search.trial_text import (
+    aim,
+    as_result,
+    as_value,
+    note,
+    other_options,
+    parameters_text,
+    results,
+)
 from tracking.report_text import as_duration
-
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.trial import FrozenTrial
+from tracking.shown_commands import study_command
 
 __all__ = ["best_table", "status_table"]
 
-AIMS = {"accuracy": "highest validation accuracy", "loss": "lowest validation loss"}
 FRONT = 20
 """Rows of a Pareto front on the console; all of it is in the study's page."""
 
@@ -34,8 +38,7 @@ def status_table(study: Study, target: int) -> Group:
     """
     trials = study.get_trials(deepcopy=False)
     count = counts(trials)
-    # State names of Optuna's own, so that this module needs no Optuna.
-    running = [trial for trial in trials if trial.state.name == "RUNNING"]
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     table = _facts(f"Study {study.study_name}")
     _row(table, "objective", aim(study))
     _row(table, "trials", f"{count.done} of {target} done ({_share(count, target):.0%})")
@@ -72,25 +75,6 @@ def best_table(study: Study, storage: str = "") -> Group:
         _row(table, "mlflow run", note(top, "mlflow_run_id") or "")
     retrain = study_command("retrain", study.study_name, storage)
     return Group(table, Text(f"Train it on all the training data:\n  {retrain}"))
-
-
-def aim(study: Study) -> str:
-    """What a study looks for, in words."""
-    names = objectives(study)
-    if len(names) > 1:
-        return "high validation accuracy and few training seconds"
-    return AIMS[names[0]]
-
-
-def other_options(trial: FrozenTrial) -> dict[str, Any]:
-    """The options of a trial's run that are not parameters under the same name.
-
-    Such as ``lr_max`` where ``lr_max@64`` was searched.
-    """
-    config = trial.user_attrs.get("config")
-    if not isinstance(config, dict):
-        return {}
-    return {name: value for name, value in config.items() if name not in trial.params}
 
 
 def _facts(title: str) -> Table:

@@ -18,6 +18,7 @@ import search
 from search.signals import Stopping
 from search.storage_url import StorageUrl
 from tracking.errors import RecordsWaiting, TrainingFailed
+from tracking.shown_commands import replay_command
 
 __all__ = ["Crew"]
 
@@ -80,7 +81,7 @@ class Crew:
         if self._waiting:
             raise RecordsWaiting(
                 "all trials are done, but records of some still wait; send them with: "
-                "python layerscope.py replay"
+                f"{replay_command()}"
             )
 
     def _start(self) -> subprocess.Popen[bytes]:

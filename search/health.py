@@ -6,6 +6,7 @@ A decorating pruner: it asks the diagnosis first, and then the pruner that it wr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from optuna.pruners import BasePruner
@@ -20,26 +21,6 @@ __all__ = ["HEALTH", "HealthPruner", "HealthRule"]
 
 HEALTH = "health"
 """The trial's user attribute with its findings so far: objects with rule, severity, summary."""
-
-# Rules that tell of layers and gradients, that is of what a network cannot learn its way out of.
-# Others, such as those on data or on the whole course of the loss, are the same for every trial or
-# the pruner's own business.
-LAYER_RULES = frozenset(
-    {
-        "collapse_cycles",
-        "constant_predictions",
-        "dead_layer",
-        "dead_units",
-        "exploding_activations",
-        "exploding_gradients",
-        "lr_too_high",
-        "non_finite",
-        "poor_initialisation",
-        "saturated",
-        "vanishing_gradients",
-        "vanishing_start",
-    }
-)
 
 
 class HealthRule:
@@ -67,7 +48,7 @@ class HealthRule:
 
     def _stops(self, finding: Mapping[str, Any]) -> bool:
         if self._severities is not None:
-            return finding["severity"] in self._severities and finding["rule"] in LAYER_RULES
+            return finding["severity"] in self._severities and finding["rule"] in _layer_rules()
         return finding["rule"] in self._rules
 
 
@@ -83,6 +64,13 @@ class HealthPruner(BasePruner):
         if self._rule.first(trial.user_attrs.get(HEALTH, ())) is not None:
             return True
         return self._pruner.prune(study, trial)
+
+
+@cache
+def _layer_rules() -> frozenset[str]:
+    from tracking.diagnosis.rules import RULES
+
+    return frozenset(rule.name for rule in RULES if rule.about_layers)
 
 
 def _check(name: str) -> None:

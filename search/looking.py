@@ -14,15 +14,16 @@ from rich.live import Live
 
 from pipelines.console import user_console
 from search.best_config import best_config
+from search.console_tables import best_table, status_table
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.outcome import best, counts
 from search.storage import answering, open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
-from search.tables import best_table, status_table, trials_csv, trials_json
-from search.to_type import train_command
+from search.tables import trials_csv, trials_json
 from search.trial_lines import trials_text
 from tracking.errors import BadOption, BadTracking
+from tracking.shown_commands import train_command
 
 __all__ = ["make_report", "show_best", "show_status", "show_trials"]
 

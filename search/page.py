@@ -16,15 +16,24 @@ from optuna.trial import FrozenTrial
 import tracking
 from pipelines.config import RunConfig
 from search.charts import Chart, charts_of
-from search.console_tables import aim, other_options
 from search.outcome import Counts, best_few, counts, retried_numbers, trial_state
 from search.plot_kinds import Snapshot
-from search.to_type import study_command, train_command
-from search.trial_text import as_result, as_value, end_of, note, number_of, results, utc
+from search.trial_text import (
+    aim,
+    as_result,
+    as_value,
+    end_of,
+    note,
+    number_of,
+    other_options,
+    results,
+    utc,
+)
 from tracking.pages import packed_plotly, page_environment
 from tracking.report_charts import packed
 from tracking.report_text import as_date, as_duration
 from tracking.short_names import short
+from tracking.shown_commands import study_command, train_command
 
 __all__ = ["StudyPage", "render", "study_page"]
 

@@ -16,9 +16,10 @@ from pipelines.data.datasets import check_batch_size
 from pipelines.options import config_from
 from pipelines.run import Setup, prepare
 from search.config import RUNNING_OPTIONS, StudyConfig
+from search.console_tables import best_table
 from search.crew import Crew
 from search.definition import LOCAL_OPTIONS, StudyDefinition
-from search.dimensions import judged
+from search.dimension_text import judged
 from search.health import HealthRule
 from search.outcome import best, counts
 from search.report import send_report
@@ -29,14 +30,13 @@ from search.storage_url import StorageUrl
 from search.studies import exists, find_study
 from search.study_note import study_note
 from search.study_run import OpenStudy, open_study
-from search.tables import best_table
-from search.to_type import study_command
 from search.trial_queue import fill_queue
 from search.watch import Watch
 from search.worker import wait_for_others
 from search.working import work_on
 from tracking.errors import BadOption, RecordsWaiting, TrainingFailed
 from tracking.mlflow_report import NOTE
+from tracking.shown_commands import study_command
 
 __all__ = ["Order", "run_study"]
 

@@ -21,17 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.config import RunConfig
 from search.conditions import check_together, has_meaning
-from search.dimensions import (
-    Choice,
-    Dimension,
-    Range,
-    as_text,
-    check_dimension,
-    distribution,
-    nearest,
-    parse_dimension,
-    suggest_value,
-)
+from search.dimension_text import as_text, check_dimension, parse_dimension
+from search.dimensions import Choice, Dimension, Range, distribution, nearest, suggest_value
 from search.searchable import SEARCHABLE, option_value
 from search.space_entries import check_not_empty, read_entries
 from tracking.errors import BadOption

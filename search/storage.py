@@ -23,33 +23,12 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import URL, Connection, NullPool, create_engine, inspect, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from search.queue_storage import QueueEmpty, QueueStorage
-from search.storage_url import (
-    DEFAULT_STORAGE,
-    StorageUrl,
-    mask_password,
-    storage_url,
-)
-from search.trial_queue import MAX_RETRIES, fill_queue, requeue, settled, taken_over
+from search.queue_storage import QueueStorage
+from search.storage_url import DEFAULT_STORAGE, StorageUrl, mask_password
 from tracking.errors import BadTracking
 from tracking.reasons import one_line, reason
 
-__all__ = [
-    "DEFAULT_STORAGE",
-    "MAX_RETRIES",
-    "NoStudies",
-    "QueueEmpty",
-    "StorageUrl",
-    "answering",
-    "fill_queue",
-    "mask_password",
-    "open_storage",
-    "requeue",
-    "settled",
-    "storage_reason",
-    "storage_url",
-    "taken_over",
-]
+__all__ = ["NoStudies", "answering", "open_storage", "storage_reason"]
 
 log = logging.getLogger("layerscope")
 

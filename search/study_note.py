@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from search.outcome import best, counts
-from search.to_type import study_command, train_command
 from search.trial_text import as_value, results
+from tracking.shown_commands import study_command, train_command
 
 if TYPE_CHECKING:
     from optuna import Study

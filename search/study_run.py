@@ -14,8 +14,8 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import _CachedStorage
 from rich.console import Console
 
-from pipelines.config import LrRangeConfig
 from pipelines.lr_range import lr_range_test
+from pipelines.lr_range_config import LrRangeConfig
 from pipelines.reports import log_lr_range, where_to_look
 from pipelines.run import Setup
 from search.config import RUNNING_OPTIONS
@@ -23,12 +23,12 @@ from search.definition import DEFINITION, MLFLOW_RUN, StudyDefinition
 from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import create, exists, find_study
-from search.to_type import study_command
 from search.working import end_run_of
 from tracking.errors import BadTracking, TrainingFailed
 from tracking.mlflow_run import MlflowRun
 from tracking.reasons import reason
 from tracking.session import TrackedRun, check_tracking, tracked
+from tracking.shown_commands import study_command
 from tracking.spool import SpoolInUse
 
 __all__ = ["OpenStudy", "open_study"]

@@ -12,19 +12,16 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
 
-from search.console_tables import best_table, status_table
 from search.outcome import objectives, retried_numbers, trial_state
 from search.trial_text import end_of, note, number_of, plain, utc
 
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.trial import FrozenTrial
-
-__all__ = ["best_table", "status_table", "trials_csv", "trials_json", "trials_table"]
+__all__ = ["trials_csv", "trials_json", "trials_table"]
 
 TIME = pa.timestamp("us", tz="UTC")
 Column = tuple[str, pa.DataType, list[Any]]
@@ -105,8 +102,7 @@ def _kind(values: Sequence[Any]) -> pa.DataType:
 
 def _value(trial: FrozenTrial, place: int) -> float | None:
     """None for a pruned trial: what Optuna takes for its value is its last score."""
-    # Optuna's names of states, so that this module needs no Optuna.
-    if trial.state.name != "COMPLETE" or not trial.values or place >= len(trial.values):
+    if trial.state != TrialState.COMPLETE or not trial.values or place >= len(trial.values):
         return None
     return float(trial.values[place])
 

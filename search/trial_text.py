@@ -8,23 +8,29 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from search.outcome import objectives
 from tracking.report_text import as_duration, as_number, as_share
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.trial import FrozenTrial
 
 __all__ = [
     "RESULTS",
+    "aim",
     "as_result",
     "as_value",
     "end_of",
     "note",
     "number_of",
+    "other_options",
     "parameters_text",
     "plain",
     "results",
     "utc",
 ]
+
+AIMS = {"accuracy": "highest validation accuracy", "loss": "lowest validation loss"}
 
 RESULTS = {
     "accuracy": "validation accuracy",
@@ -95,3 +101,22 @@ def utc(moment: datetime | None) -> datetime | None:
 def plain(value: Any) -> str:
     """A value that fits no column's type, as JSON."""
     return json.dumps(value, default=str)
+
+
+def aim(study: Study) -> str:
+    """What a study looks for, in words."""
+    names = objectives(study)
+    if len(names) > 1:
+        return "high validation accuracy and few training seconds"
+    return AIMS[names[0]]
+
+
+def other_options(trial: FrozenTrial) -> dict[str, Any]:
+    """The options of a trial's run that are not parameters under the same name.
+
+    Such as ``lr_max`` where ``lr_max@64`` was searched.
+    """
+    config = trial.user_attrs.get("config")
+    if not isinstance(config, dict):
+        return {}
+    return {name: value for name, value in config.items() if name not in trial.params}

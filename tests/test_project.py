@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
-from pipelines.config import LrRangeConfig, RunConfig
+import tracking
+from pipelines.config import RunConfig
+from pipelines.lr_range_config import LrRangeConfig
 from scripts.install import compile_packages, heavy, registry
 from scripts.lock import ROOT, closure, read_lock, read_ranges
 from search.cli import study
@@ -343,3 +346,14 @@ def test_tree_names_no_machine_and_no_registry() -> None:
 
 def test_ci_can_be_run() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_what_is_installed_is_what_is_here() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["version"] == tracking.__version__
+    packages = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for layer in LAYERS[1:]
+        for path in (ROOT / layer).rglob("__init__.py")
+    }
+    assert set(project["tool"]["setuptools"]["packages"]) == packages

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from tracking.errors import RecordsWaiting
+from tracking.shown_commands import replay_command
 
 __all__ = ["Deliveries"]
 
@@ -81,7 +82,7 @@ class Deliveries:
         failures, self._failures = self._failures, []
         if failures:
             first, others = failures[0], len(failures) - 1
-            more = f"; {others} more runs wait too: python layerscope.py replay sends all of them"
+            more = f"; {others} more runs wait too: {replay_command()} sends all of them"
             raise RecordsWaiting(f"{first}{more if others else ''}") from first
 
     def _run(self, deliver: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ An entry is on disk when the call returns (tracking/spool.py); a process of its 
 from __future__ import annotations
 
 import logging
-import shlex
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from tracking.errors import RecordsWaiting
 from tracking.mlflow_images import image_name
 from tracking.mlflow_run import MlflowRun
 from tracking.records import DatasetInfo, Metric
+from tracking.shown_commands import replay_command
 from tracking.spool import Spool
 from tracking.uploads import start_upload
 
@@ -124,7 +124,7 @@ class MlflowSink:
             raise RecordsWaiting(
                 f"records of run {self.run.run_id} wait in {self._directory} "
                 f"({upload.away or 'interrupted'}); "
-                f"send them with: python layerscope.py replay {shlex.quote(str(self._directory))}"
+                f"send them with: {replay_command(self._directory)}"
             )
 
     def _say_that_it_waits(self, what: str) -> None:

@@ -20,7 +20,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,51 +33,22 @@ from tracking.diagnosis.live import LiveDiagnosis
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.text import FINDINGS_TAG, tag
-from tracking.diagnosis.thresholds import check_thresholds, parse_thresholds
+from tracking.diagnosis.thresholds import parse_thresholds
 from tracking.gradients import GradientStats
 from tracking.hyperparameters import Recorder
-from tracking.interval import Interval
-from tracking.layers import check_layers
 from tracking.pace import Pace
 from tracking.pictures import draw
 from tracking.ranks import is_first_rank, several_ranks
 from tracking.reasons import one_line
+from tracking.recording_options import RecordingOptions
 from tracking.records import Finding
 from tracking.run_recorders import run_recorders
 from tracking.sink import NullSink, Sink
 from tracking.updates import UpdateStats
 
-__all__ = ["RecordingOptions", "RunRecord"]
+__all__ = ["RunRecord"]
 
 log = logging.getLogger("layerscope")
-
-
-@dataclass(frozen=True)
-class RecordingOptions:
-    """What is recorded; docs/hand-written-loops.md explains each of them.
-
-    Raises BadOption: ``layers``, ``every`` or ``thresholds`` cannot be used.
-    """
-
-    layers: str = "activations"
-    every: str | int = 1
-    record_eval: bool = False
-    near_zero_eps: float = 0.05
-    above_threshold: float = 1.0
-    gradients: bool = False
-    updates: bool = False
-    diagnose: bool = True
-    thresholds: str = ""
-
-    def __post_init__(self) -> None:
-        check_layers(self.layers)
-        Interval(self.every)
-        check_thresholds(parse_thresholds(self.thresholds), RULES)
-
-    @classmethod
-    def of(cls, config: object) -> RecordingOptions:
-        """The options of a larger configuration that has them under the same names."""
-        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
 
 class RunRecord:
@@ -121,10 +91,11 @@ class RunRecord:
         # Several ranks must record the same steps: their ActivationStats agree on the interval.
         self._pace = Pace(options.every, adapts=not (together and several_ranks()))
         self._diagnosis = None
+        scaled = scaler is not None and scaler.is_enabled()
         if options.diagnose:
             self._diagnosis = LiveDiagnosis(
                 model,
-                _completed(context or RunContext(), expected_steps, scaler),
+                (context or RunContext()).completed(expected_steps, scaled),
                 announce,
                 parse_thresholds(options.thresholds),
                 first_step=first_step,
@@ -271,15 +242,3 @@ class RunRecord:
                 yield from draw(self.recorder.path, stats.path, stats.layers, self.directory)
             except Exception as error:  # the training is done, and its tables are written
                 log.warning("not all pictures could be drawn (%s)", one_line(error))
-
-
-def _completed(
-    context: RunContext, expected_steps: int | None, scaler: torch.amp.GradScaler | None
-) -> RunContext:
-    """The context with what the other arguments tell."""
-    scaled = scaler is not None and scaler.is_enabled()
-    return replace(
-        context,
-        options={**context.options, **({"precision": "fp16"} if scaled else {})},
-        total_steps=context.total_steps or expected_steps,
-    )

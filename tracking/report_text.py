@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracking.records import Finding
+from tracking.shown_commands import train_command
 
 if TYPE_CHECKING:  # a study's tables have figures in words, too, and need not import torch
     from tracking.report_data import RunFacts, RunReport
@@ -98,7 +99,7 @@ def repeat_commands(facts: RunFacts) -> list[str]:
     commands = [shlex.join([*download, "--artifact-path", "config.yaml", "--dst-path", "."])]
     if facts.commit:
         commands.insert(0, shlex.join(["git", "checkout", facts.commit]))
-    return [*commands, "python layerscope.py train --config config.yaml"]
+    return [*commands, train_command("config.yaml")]
 
 
 def run_note(facts: RunFacts, findings: Sequence[Finding] | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +15,9 @@ from tracking.diagnosis.live import LiveDiagnosis
 from tracking.gradients import GradientStats
 from tracking.hyperparameters import Recorder
 from tracking.pace import Pace
+from tracking.recording_options import RecordingOptions
 from tracking.sink import Sink
 from tracking.updates import UpdateStats
-
-if TYPE_CHECKING:
-    from tracking.recording import RecordingOptions
 
 __all__ = ["RunRecorders", "run_recorders"]
 

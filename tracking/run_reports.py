@@ -18,6 +18,7 @@ from tracking.report import write_report
 from tracking.report_data import Headlines, RunFacts, read_report
 from tracking.report_text import run_note
 from tracking.session import TrackedRun, ended_as, why_ended
+from tracking.shown_commands import report_command
 from tracking.sink import FanOutSink, Sink
 
 __all__ = ["reported"]
@@ -86,8 +87,7 @@ def _make_page(tracked: TrackedRun, facts: RunFacts) -> None:
         tracked.sink.artifact(write_report(report, tracked.directory / "report.html"))
     except Exception as error:
         log.warning(
-            "report.html could not be made (%s); once the run has been sent, try: "
-            "python layerscope.py report %s",
+            "report.html could not be made (%s); once the run has been sent, try: %s",
             one_line(error),
-            facts.run_id,
+            report_command(facts.run_id),
         )

@@ -11,12 +11,12 @@ import fcntl
 import json
 import mmap
 import os
-import shlex
 import threading
 from pathlib import Path
 from typing import Any
 
 from tracking.errors import BadTracking, RecordsUnwritten
+from tracking.shown_commands import replay_command
 
 __all__ = ["Spool", "SpoolInUse", "SpoolReader"]
 
@@ -166,7 +166,7 @@ class Spool(SpoolReader):
             folder = self.directory.parent
             raise BadTracking(
                 f"the process of this run was killed, and its records wait in {folder}; "
-                f"send them first: python layerscope.py replay {shlex.quote(str(folder))}"
+                f"send them first: {replay_command(folder)}"
             )
 
     def _write_target(self, target: dict[str, str]) -> None:

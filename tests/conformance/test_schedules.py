@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.config import CYCLES, PCT_START, RunConfig
+from pipelines.choices import CYCLES, PCT_START
+from pipelines.config import RunConfig
 from pipelines.schedules import ScheduleValues, make_schedule
 
 SCHEDULES = get_args(RunConfig.model_fields["schedule"].annotation)

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from search.crew import Crew
-from search.storage import storage_url
+from search.storage_url import storage_url
 from tests.integration.command import Command, command_here
 from tests.integration.postgres import PASSWORD, serve
 from tests.integration.study_commands import TINY, children, start, states, stored, unfinished

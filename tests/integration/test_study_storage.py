@@ -19,7 +19,9 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import create_engine, inspect
 
-from search.storage import StorageUrl, fill_queue, open_storage, settled, storage_url
+from search.storage import open_storage
+from search.storage_url import StorageUrl, storage_url
+from search.trial_queue import fill_queue, settled
 from tests.integration.postgres import PASSWORD, serve
 from tracking.errors import BadTracking
 

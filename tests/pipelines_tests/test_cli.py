@@ -10,7 +10,8 @@ import pytest
 
 import pipelines.commands
 from layerscope import cli
-from pipelines.config import LrRangeConfig, RunConfig
+from pipelines.config import RunConfig
+from pipelines.lr_range_config import LrRangeConfig
 from tracking.errors import BadOption
 
 __all__: list[str] = []

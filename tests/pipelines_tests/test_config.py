@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from pipelines.config import CYCLES, PCT_START, LrRangeConfig, RunConfig
+from pipelines.choices import CYCLES, PCT_START
+from pipelines.config import RunConfig
+from pipelines.lr_range_config import LrRangeConfig
 from pipelines.options import config_from, read_config
 from tracking.errors import BadOption
 

@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel
 
-from pipelines.config import LrRangeConfig, RunConfig
+from pipelines.config import RunConfig
 from pipelines.flags import config_flags
+from pipelines.lr_range_config import LrRangeConfig
 
 __all__: list[str] = []
 

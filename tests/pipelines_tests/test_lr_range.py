@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.config import LrRangeConfig, RunConfig
+from pipelines.config import RunConfig
 from pipelines.lr_range import lr_range_test
+from pipelines.lr_range_config import LrRangeConfig
 from pipelines.run import Setup, prepare, train
 from pipelines.snapshot import RandomState
 from pipelines.step import TrainStep

@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from pipelines.config import LrRangeConfig, RunConfig
+from pipelines.config import RunConfig
 from pipelines.lr_range import lr_range_test, minimum, slide, steep, valley
+from pipelines.lr_range_config import LrRangeConfig
 from pipelines.run import prepare
 
 __all__: list[str] = []

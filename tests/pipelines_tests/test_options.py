@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import LrRangeConfig, RunConfig
+from pipelines.config import RunConfig
+from pipelines.lr_range_config import LrRangeConfig
 from pipelines.options import config_from, read_config
 from tracking.errors import BadOption
 

@@ -12,7 +12,9 @@ import time
 
 import optuna
 
-from search.storage import QueueEmpty, open_storage, storage_url
+from search.queue_storage import QueueEmpty
+from search.storage import open_storage
+from search.storage_url import storage_url
 
 __all__: list[str] = []
 

@@ -13,15 +13,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from search.dimensions import (
-    Choice,
-    Range,
-    as_text,
-    check_dimension,
-    distribution,
-    nearest,
-    parse_dimension,
-)
+from search.dimension_text import as_text, check_dimension, parse_dimension
+from search.dimensions import Choice, Range, distribution, nearest
 from tracking.errors import BadOption
 
 __all__: list[str] = []

@@ -9,12 +9,14 @@ from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
-from search.health import HEALTH, LAYER_RULES, HealthPruner, HealthRule
+from search.health import HEALTH, HealthPruner, HealthRule
 from tests.search_tests.studies import new_study, trial
 from tracking.diagnosis.rules import RULES
 from tracking.errors import BadOption
 
 __all__: list[str] = []
+
+LAYER_RULES = {rule.name for rule in RULES if rule.about_layers}
 
 
 def finding(rule: str, severity: str = "critical") -> dict[str, Any]:
@@ -29,8 +31,9 @@ def stops(text: str, *findings: dict[str, Any]) -> str | None:
 # -- the rule --
 
 
-def test_rules_on_layers_are_rules_of_the_diagnosis() -> None:
-    assert {rule.name for rule in RULES} > LAYER_RULES
+def test_rules_on_layers_are_neither_about_data_nor_about_the_course_of_the_loss() -> None:
+    assert {"dead_layer", "saturated", "non_finite", "lr_too_high"} < LAYER_RULES
+    assert LAYER_RULES.isdisjoint({"overfitting", "inputs_not_normalised", "lr_too_low"})
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from search.definition import StudyDefinition
 from search.judge import Judge
 from search.objective import NotBegun, Objective, TrialRun
 from search.pruners import make_pruner
-from search.storage import open_storage, requeue, storage_url
+from search.storage import open_storage
+from search.storage_url import storage_url
 from search.studies import create
+from search.trial_queue import requeue
 from tests.mlflow_stores import artifact_text, found_run, sqlite_store
 from tracking.deliveries import Deliveries
 from tracking.errors import BadModel

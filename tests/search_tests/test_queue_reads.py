@@ -14,7 +14,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.queue_storage import QueueStorage
-from search.storage import fill_queue, open_storage, requeue, storage_url
+from search.storage import open_storage
+from search.storage_url import storage_url
+from search.trial_queue import fill_queue, requeue
 
 __all__: list[str] = []
 

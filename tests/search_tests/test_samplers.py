@@ -18,7 +18,8 @@ from search.config import StudyConfig
 from search.definition import StudyDefinition
 from search.samplers import make_sampler
 from search.space import SearchSpace
-from search.storage import open_storage, storage_url
+from search.storage import open_storage
+from search.storage_url import storage_url
 from search.studies import create, find_study
 from tests.search_tests.studies import new_study
 from tracking.errors import BadOption

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.config import CYCLES, PCT_START, RunConfig
+from pipelines.choices import CYCLES, PCT_START
+from pipelines.config import RunConfig
 from pipelines.options import config_from
 from search.conditions import has_meaning
 from search.searchable import SEARCHABLE

@@ -25,20 +25,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from search.queue_storage import together
-from search.storage import (
-    MAX_RETRIES,
-    NoStudies,
-    QueueEmpty,
-    StorageUrl,
-    answering,
-    fill_queue,
-    open_storage,
-    requeue,
-    settled,
-    storage_url,
-    taken_over,
-)
+from search.queue_storage import QueueEmpty, together
+from search.storage import NoStudies, answering, open_storage
+from search.storage_url import StorageUrl, storage_url
+from search.trial_queue import MAX_RETRIES, fill_queue, requeue, settled, taken_over
 from tracking.errors import BadTracking
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from search.storage_url import DEFAULT_STORAGE, StorageUrl, mask_password, storage_url
-from search.to_type import study_command
 from tracking.errors import BadInput, BadOption, BadTracking
+from tracking.shown_commands import study_command
 
 PASSWORD = "s3cr3t p/w%"
 ENCODED = "s3cr3t%20p%2Fw%25"

@@ -13,7 +13,8 @@ from pipelines.config import RunConfig
 from search.config import StudyConfig
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.space import SearchSpace
-from search.storage import open_storage, storage_url
+from search.storage import open_storage
+from search.storage_url import storage_url
 from search.studies import create, directions, exists, find_study
 from tracking.errors import BadTracking
 

@@ -16,7 +16,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 from rich.console import Console, RenderableType
 
-from search.tables import best_table, status_table, trials_csv, trials_json, trials_table
+from search.console_tables import best_table, status_table
+from search.tables import trials_csv, trials_json, trials_table
 from search.trial_text import as_result, as_value
 from tests.search_tests.studies import BEGAN, every_state, finished, new_study, realistic, trial
 

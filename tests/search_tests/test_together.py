@@ -15,7 +15,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from search.queue_storage import together
-from search.storage import fill_queue, open_storage, storage_url
+from search.storage import open_storage
+from search.storage_url import storage_url
+from search.trial_queue import fill_queue
 
 __all__: list[str] = []
 

@@ -20,8 +20,10 @@ from search.definition import StudyDefinition
 from search.objective import NotBegun
 from search.signals import SIGNALS, Stopping
 from search.space import SearchSpace
-from search.storage import fill_queue, open_storage, storage_url
+from search.storage import open_storage
+from search.storage_url import storage_url
 from search.studies import create
+from search.trial_queue import fill_queue
 from search.worker import MOST_FAILURES, Worker, wait_for_others
 from tracking.errors import TrainingFailed
 

@@ -19,7 +19,8 @@ from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd
 from tracking import ActivationStats, batch_norms, gradients, updates
 from tracking.buffers import LayerBuffer
 from tracking.gradients import GradientStats
-from tracking.recording import RecordingOptions, RunRecord
+from tracking.recording import RunRecord
+from tracking.recording_options import RecordingOptions
 from tracking.sink import MemorySink
 from tracking.updates import UpdateStats
 

@@ -13,7 +13,8 @@ from tracking import activations, hyperparameters, pace, recording, sum_stats
 from tracking.diagnosis import live
 from tracking.hyperparameters import Recorder
 from tracking.pace import Pace
-from tracking.recording import RecordingOptions, RunRecord
+from tracking.recording import RunRecord
+from tracking.recording_options import RecordingOptions
 from tracking.step_notes import StepNotes, losses_on_host, understood
 
 __all__: list[str] = []

@@ -6,7 +6,7 @@ A value that a record does not have is NaN here, so that comparisons with it com
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -157,6 +157,14 @@ class RunContext:
     total_steps: int | None = None
     """Optimizer steps that the run is to have."""
     data: DataFacts | None = None
+
+    def completed(self, expected_steps: int | None, scaled: bool) -> RunContext:
+        """With what a loop's own arguments tell; ``scaled``: a gradient scaler works in it."""
+        return replace(
+            self,
+            options={**self.options, **({"precision": "fp16"} if scaled else {})},
+            total_steps=self.total_steps or expected_steps,
+        )
 
 
 @dataclass(frozen=True)

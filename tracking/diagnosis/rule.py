@@ -35,6 +35,10 @@ class Rule(ABC):
     """The part of a Stretch without which it finds nothing, or ``data``."""
     also: ClassVar[frozenset[str]] = frozenset()
     """Further parts that it looks at."""
+    about_layers: ClassVar[bool] = False
+    """Whether it tells of layers and gradients, that is of what a network cannot learn its way out
+    of, and not of the data or of the course of the loss.
+    """
     cause: ClassVar[str]
     """Why what it finds happens, in one sentence."""
     explains: ClassVar[frozenset[str]] = frozenset()

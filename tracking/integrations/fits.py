@@ -17,7 +17,8 @@ from tracking.errors import BadOption, RecordsWaiting, did_you_mean
 from tracking.hyperparameters import Recorder
 from tracking.integrations.steps import StepBatches
 from tracking.reasons import one_line
-from tracking.recording import RecordingOptions, RunRecord
+from tracking.recording import RunRecord
+from tracking.recording_options import RecordingOptions
 from tracking.records import Finding
 
 __all__ = ["FitRecords", "RunAddress"]

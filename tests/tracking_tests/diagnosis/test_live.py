@@ -14,7 +14,8 @@ from tracking import recording
 from tracking.diagnosis.evidence import RunContext
 from tracking.diagnosis.files import read_evidence, read_findings
 from tracking.diagnosis.folders import diagnosed
-from tracking.recording import RecordingOptions, RunRecord
+from tracking.recording import RunRecord
+from tracking.recording_options import RecordingOptions
 from tracking.records import Finding
 from tracking.sink import MemorySink
 from tracking.tables import read_stats

@@ -7,7 +7,7 @@ import pytest
 from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.thresholds import known_thresholds, parse_thresholds
 from tracking.errors import BadOption
-from tracking.recording import RecordingOptions
+from tracking.recording_options import RecordingOptions
 
 __all__: list[str] = []
 

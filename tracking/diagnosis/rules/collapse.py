@@ -37,6 +37,7 @@ class CollapseCycles(Rule):
 
     name = "collapse_cycles"
     severity = "warning"
+    about_layers = True
     needs = "layers"
     cause = (
         "Updates too large for untrained weights let the activations grow until a step throws "

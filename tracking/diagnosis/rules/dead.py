@@ -23,6 +23,7 @@ class DeadLayer(Rule):
 
     name = "dead_layer"
     severity = "critical"
+    about_layers = True
     needs = "layers"
     cause = (
         "Every input of the non-linearity is negative, so nothing passes and no gradient comes "
@@ -88,6 +89,7 @@ class DeadUnits(Rule):
 
     name = "dead_units"
     severity = "warning"
+    about_layers = True
     needs = "layers"
     cause = (
         "A large step made these channels' inputs negative for every image; no gradient comes "

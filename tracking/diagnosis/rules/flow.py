@@ -70,6 +70,7 @@ class VanishingGradients(_GradientRule):
 
     name = "vanishing_gradients"
     severity = "warning"
+    about_layers = True
     cause = "On the way back each layer makes the gradient smaller, so the first learn nothing."
     explains = frozenset(
         {
@@ -119,6 +120,7 @@ class ExplodingGradients(_GradientRule):
 
     name = "exploding_gradients"
     severity = "warning"
+    about_layers = True
     cause = "On the way back each layer multiplies the gradient by more than 1."
     explains = frozenset({"non_finite", "lr_too_high", "exploding_activations", "collapse_cycles"})
 

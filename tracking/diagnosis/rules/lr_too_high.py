@@ -52,6 +52,7 @@ class LrTooHigh(Rule):
 
     name = "lr_too_high"
     severity = "critical"
+    about_layers = True
     needs = "steps"
     cause = (
         "The steps are longer than the region in which the gradient tells the way down, so each "

@@ -33,6 +33,7 @@ class Saturated(Rule):
 
     name = "saturated"
     severity = "warning"
+    about_layers = True
     needs = "layers"
     cause = (
         "The inputs of the non-linearity are so large that its outputs stay at their bounds, where "

@@ -23,6 +23,7 @@ class NonFinite(Rule):
 
     name = "non_finite"
     severity = "critical"
+    about_layers = True
     needs = "layers"
     also = frozenset({"inputs", "steps", "gradients"})
     cause = (
@@ -152,6 +153,7 @@ class ExplodingActivations(Rule):
 
     name = "exploding_activations"
     severity = "warning"
+    about_layers = True
     needs = "layers"
     cause = "Each layer passes on more than it gets, or the weights grew out of all proportion."
     explains = frozenset({"saturated", "non_finite", "constant_predictions"})

@@ -45,6 +45,7 @@ class VanishingStart(_StartRule):
 
     name = "vanishing_start"
     severity = "warning"
+    about_layers = True
     cause = (
         "Each layer passes on less than it gets: the deep ones hardly depend on the image, and "
         "hardly any gradient comes back through them."
@@ -102,6 +103,7 @@ class PoorInitialisation(_StartRule):
 
     name = "poor_initialisation"
     severity = "warning"
+    about_layers = True
     cause = (
         "The initial weights do not suit the layer's width and non-linearity, so activations grow "
         "or shrink from layer to layer."

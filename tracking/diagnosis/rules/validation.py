@@ -45,6 +45,7 @@ class ConstantPredictions(_EpochRule):
 
     name = "constant_predictions"
     severity = "critical"
+    about_layers = True
     cause = "What reaches the last layer does not depend on the image."
     explains = frozenset({"worse_than_chance", "loss_not_decreasing"})
 
