@@ -158,7 +158,8 @@ def _one_slice(shot: Snapshot, name: str) -> Figure:
 def _parallel_coordinates(shot: Snapshot) -> list[Figure]:
     shot.judged.set_metric_names(list(shot.labels))
     figure = visualization.plot_parallel_coordinate(shot.judged, target_name=shot.labels[0])
-    figure.update_traces(opacity=0.75, line={"colorbar": {"title": {"side": "right"}}})
+    figure.update_traces(opacity=0.75)
+    figure.data[-1].update(marker={"colorbar": {"title": {"side": "right"}}})  # the scale's own
     figure.update_annotations(font={"color": None, "size": 11})
     figure.update_layout(width=100 + 125 * len(figure.layout.shapes), height=430)
     figure.update_xaxes(tickangle=0)

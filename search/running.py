@@ -180,10 +180,11 @@ def _headline(opened: OpenStudy) -> str:
     study, definition = opened.study, opened.definition
     space = "\n".join(f"  {k} = {text}" for k, text in definition.searched.describe().items())
     done = counts(study.get_trials(deepcopy=False)).done
+    plan = definition.options.plan.text
+    judged_on_the_way = "not judged on the way" if plan == "none" else f"judged by {plan}"
     return (
         f"study {study.study_name}: {definition.options.trials} trials, {done} of them done; "
-        f"{definition.options.sampler}, judged on the way by {definition.options.plan.text}\n"
-        f"{space}"
+        f"{definition.options.sampler}, {judged_on_the_way}\n{space}"
     )
 
 

@@ -69,7 +69,7 @@ def test_a_loss_that_becomes_nan(command: Command, tmp_path: Path) -> None:
     losses = steps.filter(pa.compute.equal(steps["group"], "weights"))["loss"].to_pylist()
     assert np.isnan(losses[-1])
     assert np.isfinite(losses[:-1]).all()
-    assert line.startswith(f"error: the loss became nan by step {len(losses) - 1} ")
+    assert line.startswith(f"error: the loss became nan by step {len(losses) - 1},")
     stats = table(run, "activations/stats.parquet", tmp_path)
     assert max(stats["step"].to_pylist()) == len(losses) - 1
     points = history(sqlite_store(), run.info.run_id, "train/loss")

@@ -110,7 +110,7 @@ def test_a_study_goes_on_up_to_its_number_and_is_no_other(
     space = ["--space", "lr_max=log:1e-3:0.1"]
     code, out, err = elsewhere(*arguments, *space, "--trials", "3")
     assert (code, err) == (0, "")
-    assert "study T: 3 trials, 0 of them done; tpe, judged by none" in out
+    assert "study T: 3 trials, 0 of them done; tpe, not judged on the way" in out
     assert "lr_max = log:0.001:0.1" in out
     assert [out.count(f"trial   {number}  complete ") for number in range(4)] == [1, 1, 1, 0]
     assert states("T") == ["COMPLETE"] * 3

@@ -147,7 +147,8 @@ def test_live_worker_keeps_its_trial(study: optuna.Study, worker: Workers) -> No
 
 def test_tables_made_by_two_at_once(url: StorageUrl) -> None:
     code = (
-        "from search.storage import open_storage, storage_url; import sys;"
+        "from search.storage import open_storage;"
+        "from search.storage_url import storage_url; import sys;"
         "sys.stdin.readline(); open_storage(storage_url())"
     )
     processes = [

@@ -573,7 +573,8 @@ class TestProcesses:
 
     def test_first_contact_of_several_at_once(self, url: StorageUrl) -> None:
         code = (
-            "from search.storage import open_storage, storage_url; import sys;"
+            "from search.storage import open_storage;"
+            "from search.storage_url import storage_url; import sys;"
             "sys.stdin.readline(); open_storage(storage_url())"
         )
         environment = os.environ | url.environment | {"PYTHONPATH": str(ROOT)}

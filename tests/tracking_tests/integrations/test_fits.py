@@ -133,7 +133,8 @@ def test_findings_are_warnings_when_they_are_new(caplog: pytest.LogCaptureFixtur
         record.step()
     told = [line for line in caplog.messages if "(dead_layer)" in line]
     assert len(told) == 1
-    assert told[0].startswith("critical at step 15: 1 gives nothing but zeros since step 0")
+    expected = "critical at step 15: layer 1 (ReLU) gives nothing but zeros since step 0"
+    assert told[0].startswith(expected)
     fits.close()
 
 
