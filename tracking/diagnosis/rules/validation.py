@@ -120,7 +120,8 @@ class Overfitting(_EpochRule):
     ``rise``: of the validation loss above its lowest; ``gap``: of validation above training loss;
     ``loss``: smallest validation loss beside that of guessing; ``lr``: the learning rate beside
     the peak, below which a falling one is judged before the end: validation loss jumps about while
-    it is high, and comes down with it.
+    it is high, and comes down with it; ``fewer``: share of the errors at the lowest loss that are
+    errors no more, with which it is no finding.
     """
 
     name = "overfitting"
@@ -136,9 +137,10 @@ class Overfitting(_EpochRule):
         gap: float = 1.0,
         loss: float = 0.05,
         lr: float = 0.2,
+        fewer: float = 0.3,
     ) -> None:
         super().__init__(run)
-        self._rise, self._gap = rise, gap
+        self._rise, self._gap, self._fewer = rise, gap, fewer
         self._loss, self._lr = loss, lr
         self._best: EpochFigures | None = None
 
@@ -147,6 +149,16 @@ class Overfitting(_EpochRule):
         for figures in _last_steps(stretch):
             if self._best is None or figures.loss < self._best.loss:
                 self._best = figures
+
+    def _shorter(self, best_step: int, steady: bool) -> Remedy:
+        """To end where validation was best: with the learning rate low by then, if it falls."""
+        if steady:
+            return Remedy("stop when validation gets no better", "patience", "2")
+        epochs, total = self.run.options.get("epochs", ""), self.run.total_steps
+        enough = (
+            max(1, round(int(epochs) * best_step / total)) if epochs.isdigit() and total else ""
+        )
+        return Remedy("train for a shorter time", "epochs", str(enough))
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         last, best, curve = self._last, self._best, self.curve
@@ -159,18 +171,17 @@ class Overfitting(_EpochRule):
         if not (ended or steady or now.lr < self._lr * curve.peak_lr):
             return
         train = now.mean
-        risen = last.loss > (1 + self._rise) * best.loss and not last.accuracy > best.accuracy
+        better = 1 - last.accuracy < (1 - self._fewer) * (1 - best.accuracy)
+        risen = last.loss > (1 + self._rise) * best.loss and not better
         apart = last.loss > max((1 + self._gap) * train, self._loss * guessing(self.run, curve))
         fitted = train < 0.5 * curve.first
         if risen and apart and fitted:
-            # A learning rate that falls to nothing at the end makes more of a run than its middle.
-            stop = Remedy("stop when validation gets no better", "patience", "2")
             yield self.finding(
                 f"validation loss is {last.loss:.3g}, its best was {best.loss:.3g} after step "
                 f"{best.step}; training loss is {train:.2g}",
                 best.step,
                 last.step,
-                stop if steady else None,
+                self._shorter(best.step, steady),
                 Remedy("vary the images", "augment", "crop-flip"),
                 Remedy("decay the weights more", "weight_decay", "0.1"),
                 validation=last.loss,
