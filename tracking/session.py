@@ -26,6 +26,7 @@ from tracking.run_folders import (
     remove_if_empty,
     remove_run_folder,
 )
+from tracking.signals import held_back
 from tracking.spool import SpoolInUse
 
 if TYPE_CHECKING:
@@ -138,11 +139,16 @@ def tracked(
     Raises what ``begin`` raises; BadTracking: the records folder cannot be used, and no run has
     been opened; RecordsWaiting: the work is done but not all of it is sent.
     """
-    run, sink, directory = _open(begin, patience)
-    sink.tags({"layerscope.version": __version__, "layerscope.state": "running"})
+    opened: TrackedRun | None = None
     try:
-        yield TrackedRun(run, sink, directory)
+        with held_back():  # a run that has just been opened must be known here, or nobody ends it
+            opened = _open(begin, patience)
+        opened.sink.tags({"layerscope.version": __version__, "layerscope.state": "running"})
+        yield opened
     except BaseException as error:
+        if opened is None:
+            raise
+        sink, directory = opened.sink, opened.directory
         state = ended_as(error)
         sink.tags({"layerscope.state": state, "layerscope.reason": why_ended(error)})
         try:
@@ -150,8 +156,8 @@ def tracked(
         except RecordsWaiting as waiting:  # the failure that ended the run is the one to raise
             log.warning("%s", waiting)
         raise
-    sink.tags({"layerscope.state": "finished"})
-    _finish(sink, "FINISHED", directory, deliveries)
+    opened.sink.tags({"layerscope.state": "finished"})
+    _finish(opened.sink, "FINISHED", opened.directory, deliveries)
 
 
 def ended_as(error: BaseException) -> str:
@@ -176,7 +182,7 @@ def _signal_name(code: object) -> str:
     return numbers.get(code, f"exit {code}") if isinstance(code, int) else f"exit {code}"
 
 
-def _open(begin: Callable[[], MlflowRun], patience: float) -> tuple[MlflowRun, MlflowSink, Path]:
+def _open(begin: Callable[[], MlflowRun], patience: float) -> TrackedRun:
     check_records_root()
     try:
         run = begin()
@@ -185,7 +191,7 @@ def _open(begin: Callable[[], MlflowRun], patience: float) -> tuple[MlflowRun, M
         raise
     directory = records_root() / run.run_id
     try:
-        return run, MlflowSink(run, directory, patience=patience), directory
+        return TrackedRun(run, MlflowSink(run, directory, patience=patience), directory)
     except SpoolInUse:
         raise  # the run is another process's
     except BaseException:

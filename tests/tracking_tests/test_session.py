@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -18,8 +20,9 @@ from torch import nn
 from tests.mlflow_stores import artifact_text, found_run, names_in, runs_in, sqlite_store
 from tracking import __version__, session
 from tracking.errors import BadTracking, NonFiniteLoss
+from tracking.mlflow_run import MlflowRun
 from tracking.records import Metric
-from tracking.session import tracked_run
+from tracking.session import tracked, tracked_run
 from tracking.spool import Spool
 
 __all__: list[str] = []
@@ -195,6 +198,41 @@ def test_records_of_an_earlier_process_go_first(begun: str) -> None:
         tracked.sink.metrics([Metric("loss", 1.0, 1, 11.0)])
     points = MlflowClient(sqlite_store()).get_metric_history(begun, "loss")
     assert [(p.value, p.step) for p in points] == [(2.0, 0), (1.0, 1)]
+    assert names_in() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "reason"),
+    [
+        (signal.SIGINT, KeyboardInterrupt, "interrupted (SIGINT)"),
+        (signal.SIGTERM, SystemExit, "stopped (SIGTERM)"),
+    ],
+)
+def test_a_signal_just_after_the_run_was_opened_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    error: type[BaseException],
+    reason: str,
+) -> None:
+    known = {run.info.run_id for run in runs_in(sqlite_store(), "tests")}
+
+    def opened(experiment: str, name: str = "") -> MlflowRun:
+        run = MlflowRun.open(experiment, name)
+        os.kill(os.getpid(), number)
+        return run
+
+    def begin() -> MlflowRun:
+        return opened("tests")
+
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda n, _: sys.exit(128 + n))
+    try:
+        with pytest.raises(error), tracked(begin):
+            raise AssertionError("the body must not run")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    [run] = [run for run in runs_in(sqlite_store(), "tests") if run.info.run_id not in known]
+    assert (run.info.status, run.data.tags["layerscope.reason"]) == ("KILLED", reason)
     assert names_in() == []
 
 
