@@ -104,7 +104,7 @@ class Diagnosis:
                 findings[index] = replace(finding, found_step=step)
                 if not known:
                     new.append(findings[index])
-        return sorted(new, key=self.findings.index)
+        return sorted(new, key=self.findings.index) if len(new) > 1 else new
 
 
 def ranked(

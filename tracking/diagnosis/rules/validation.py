@@ -21,20 +21,18 @@ class _EpochRule(Rule):
 
     def __init__(self, run: RunContext) -> None:
         super().__init__(run)
-        self._first: EpochFigures | None = None
         self._last: EpochFigures | None = None
         self._epochs = 0
 
     def observe(self, stretch: Stretch) -> None:
-        for figures in _last_steps(stretch):
-            self._first = self._first or figures
-            self._last = figures
+        for epoch in stretch.epochs:
+            # They come with the number of steps before them, which is one more than the last.
+            self._last = replace(epoch, step=max(0, epoch.step - 1))
             self._epochs += 1
+            self._take(self._last)
 
-
-def _last_steps(stretch: Stretch) -> list[EpochFigures]:
-    """Validations come with the number of steps before them, which is one more than the last."""
-    return [replace(figures, step=max(0, figures.step - 1)) for figures in stretch.epochs]
+    def _take(self, figures: EpochFigures) -> None:
+        """Note what else is to be known of a validation."""
 
 
 class ConstantPredictions(_EpochRule):
@@ -55,11 +53,9 @@ class ConstantPredictions(_EpochRule):
         self._often = 0
         self._began = 0
 
-    def observe(self, stretch: Stretch) -> None:
-        super().observe(stretch)
-        for figures in _last_steps(stretch):
-            self._began = self._began if self._often else figures.step
-            self._often = self._often + 1 if self._shows(figures) else 0
+    def _take(self, figures: EpochFigures) -> None:
+        self._began = self._began if self._often else figures.step
+        self._often = self._often + 1 if self._shows(figures) else 0
 
     def _shows(self, figures: EpochFigures) -> bool:
         # Where one class makes up most of the data, its name is no bad answer.
@@ -144,11 +140,9 @@ class Overfitting(_EpochRule):
         self._loss, self._lr = loss, lr
         self._best: EpochFigures | None = None
 
-    def observe(self, stretch: Stretch) -> None:
-        super().observe(stretch)
-        for figures in _last_steps(stretch):
-            if self._best is None or figures.loss < self._best.loss:
-                self._best = figures
+    def _take(self, figures: EpochFigures) -> None:
+        if self._best is None or figures.loss < self._best.loss:
+            self._best = figures
 
     def _shorter(self, best_step: int, steady: bool) -> Remedy:
         """To end where validation was best: with the learning rate low by then, if it falls."""
