@@ -1,4 +1,4 @@
-"""Which modules of a model are recorded, under which names, and the hooks they carry."""
+"""Which modules of a model are recorded, and under which names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from itertools import chain
 from operator import is_, itemgetter, methodcaller
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules import activation
 from torch.nn.parallel import DistributedDataParallel
@@ -17,7 +16,6 @@ from torch.nn.utils.parametrize import is_parametrized
 from tracking.errors import BadOption
 
 __all__ = [
-    "Hook",
     "Membership",
     "check_layers",
     "inner_model",
@@ -42,29 +40,6 @@ _CHILDREN, _PARAMETERS, _VALUES = (
     itemgetter("_parameters"),
     methodcaller("values"),
 )
-
-
-class Hook:
-    """A hook of a module that a copy of the module (deepcopy, pickle) does not take along.
-
-    Weights are often averaged in a copy of the model; its outputs are not the model's, and what
-    the hook holds (files, threads) cannot be copied. The copy's hook does nothing.
-    """
-
-    def __init__(self, call: Callable[..., None] | None) -> None:
-        self._call = call
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(self, *args: Any) -> None:
-        if self._call is not None:
-            self._call(*args)
-
-    def disarm(self) -> None:
-        """Do nothing from now on; compiled code calls a hook also after its removal."""
-        self._call = None
-
-    def __reduce__(self) -> tuple[type[Hook], tuple[None]]:
-        return Hook, (None,)
 
 
 class Membership:

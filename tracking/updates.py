@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from tracking.errors import BadOption
 from tracking.flow_tables import updates_schema
-from tracking.layers import Hook
 from tracking.metric_keys import metric_key
 from tracking.norms import has_elements_to_read, update_sums
 from tracking.pace import Pace
@@ -98,7 +97,7 @@ class UpdateStats(SumStats[UpdateRecord]):
         self._watch(self.optimizer)
         if not self._pace.interval.fixed:
             # Only to tell training from evaluation, so a compiled model is not compiled anew.
-            self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
+            self._handles.append(self.model.register_forward_pre_hook(self._forward))
         self._pace.begin()
 
     def _detach(self) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import copy
-import pickle
 import re
 from collections import OrderedDict
 
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tracking.errors import BadOption
-from tracking.layers import Hook, check_layers, matching_layers, named_layers, select_layers
+from tracking.layers import check_layers, matching_layers, named_layers, select_layers
 
 __all__: list[str] = []
 
@@ -144,17 +142,3 @@ def test_a_malformed_expression_is_refused(layers: str) -> None:
         assert message.startswith(f"layers={layers}: ")
         assert "allowed: activations, params, all, or an expression" in message
         assert "\n" not in message
-
-
-def test_hook_passes_on_its_arguments_and_returns_nothing() -> None:
-    seen: list[tuple[object, ...]] = []
-    Hook(lambda *args: seen.append(args))(1, "a")
-    assert seen == [(1, "a")]
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_a_copied_hook_does_nothing(copied: object) -> None:
-    assert callable(copied)
-    hook = copied(Hook(lambda *args: pytest.fail("a copy's hook was called")))
-    assert isinstance(hook, Hook)
-    hook(1, 2, 3)

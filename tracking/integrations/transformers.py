@@ -9,9 +9,9 @@ from typing import Any, Self
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tracking.hooks import Hook
 from tracking.integrations.fits import FitRecords
 from tracking.integrations.steps import samples_in
-from tracking.layers import Hook
 from tracking.optimizer_steps import on_each_step
 
 __all__ = ["LayerscopeCallback"]
