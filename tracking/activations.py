@@ -32,7 +32,7 @@ from tracking.layer_hooks import LayerHooks
 from tracking.layer_rows import LayerRows, merged
 from tracking.layers import check_layers, inner_model
 from tracking.metric_keys import metric_key
-from tracking.optimizer_steps import on_each_step
+from tracking.optimizer_steps import inner_optimizer, on_each_step
 from tracking.outputs import float_tensors, has_values, in_backward, in_trace
 from tracking.pace import Pace
 from tracking.record_log import Watch
@@ -92,7 +92,7 @@ class ActivationStats(StepRecorder[LayerStats]):
             together=together,
         )
         self.model = inner_model(model)
-        self._optimizer = optimizer
+        self._optimizer = inner_optimizer(optimizer) if optimizer is not None else None
         self._record_eval = record_eval
         alone = not self._ranks.several
         self._pace = every if isinstance(every, Pace) else Pace(every, adapts=alone)

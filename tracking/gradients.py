@@ -35,6 +35,7 @@ from tracking.layer_hooks import LayerHooks
 from tracking.layers import check_layers
 from tracking.metric_keys import metric_key
 from tracking.norms import gradient_sums, has_elements_to_read
+from tracking.optimizer_steps import inner_optimizer
 from tracking.outputs import float_tensors, has_values, in_trace
 from tracking.pace import Pace
 from tracking.record_log import Watch
@@ -88,7 +89,7 @@ class GradientStats(SumStats[GradientRecord]):
             flush_every=flush_every,
             watch=watch,
         )
-        self._optimizer = optimizer
+        self._optimizer = inner_optimizer(optimizer) if optimizer is not None else None
         self._scaler = scaler
         self._hooks = LayerHooks(
             self.model,

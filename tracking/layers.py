@@ -8,6 +8,7 @@ from itertools import chain
 from operator import is_, itemgetter, methodcaller
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules import activation
 from torch.nn.parallel import DistributedDataParallel
@@ -75,6 +76,8 @@ def inner_model(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and DistributedDataParallel.
 
     Its layers have the same names in every run, whatever the run is wrapped in.
+
+    Raises BadOption: it takes no hooks.
     """
     while True:
         if isinstance(model, DistributedDataParallel):
@@ -82,7 +85,13 @@ def inner_model(model: nn.Module) -> nn.Module:
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
         else:
-            return model
+            break
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadOption(
+            "model: torch.jit has compiled it, and such models take no hooks; allowed: the model "
+            "that it was made of"
+        )
+    return model
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -102,7 +111,8 @@ def select_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
     ``layers``: ``activations`` (every non-linearity, and the last module that has parameters of
     its own), ``params`` (every module that has parameters of its own), ``all`` (every module
     without children), or a regular expression that is searched in the qualified names. A module
-    that is registered twice goes by its first name.
+    that is registered twice goes by its first name. What torch.jit has compiled takes no hooks and
+    is left out.
 
     Raises BadOption: the expression is malformed or matches nothing, or the model has no modules
     of the kind; the message names what is there.
@@ -117,7 +127,9 @@ def select_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
 def matching_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
     """The modules that ``layers`` means now, as in ``select_layers``; there may be none."""
     modules = {
-        name: module for name, module in model.named_modules() if MADE.isdisjoint(name.split("."))
+        name: module
+        for name, module in model.named_modules()
+        if MADE.isdisjoint(name.split(".")) and not isinstance(module, torch.jit.ScriptModule)
     }
     wanted = _wanted(layers)
     chosen = [module for name, module in modules.items() if wanted(name, module)]

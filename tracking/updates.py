@@ -27,6 +27,7 @@ from tracking.errors import BadOption
 from tracking.flow_tables import updates_schema
 from tracking.metric_keys import metric_key
 from tracking.norms import has_elements_to_read, update_sums
+from tracking.optimizer_steps import inner_optimizer
 from tracking.pace import Pace
 from tracking.record_log import Watch
 from tracking.records import UpdateRecord
@@ -78,7 +79,7 @@ class UpdateStats(SumStats[UpdateRecord]):
             flush_every=flush_every,
             watch=watch,
         )
-        self.optimizer = optimizer
+        self.optimizer = inner_optimizer(optimizer)
         self._places: dict[str, int] = {}
         self._before: dict[str, tuple[nn.Parameter, Tensor]] = {}
         self._lost: set[str] = set()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tracking.errors import BadOption
-from tracking.layers import check_layers, matching_layers, named_layers, select_layers
+from tracking.layers import check_layers, inner_model, matching_layers, named_layers, select_layers
 
 __all__: list[str] = []
 
@@ -93,6 +93,19 @@ def test_a_child_called_model_does_not_hide_the_model_itself() -> None:
 def test_the_last_layer_with_parameters_may_be_a_non_linearity() -> None:
     prelu = nn.Sequential(nn.Linear(2, 2), nn.PReLU())
     assert list(select_layers(prelu, "activations")) == ["1"]
+
+
+# Its being deprecated does not make it disappear.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_what_torch_jit_has_compiled_is_left_out() -> None:
+    scripted = torch.jit.script(nn.Linear(3, 3))
+    mixed = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), scripted)
+    assert list(select_layers(mixed, "all")) == ["0", "1"]
+    assert list(select_layers(mixed, "activations")) == ["0", "1"]
+    for whole in (scripted, torch.jit.script(nn.Sequential(nn.ReLU()))):
+        with pytest.raises(BadOption, match=r"^model: torch\.jit has compiled it"):
+            inner_model(whole)
 
 
 def test_a_shared_module_goes_by_its_first_name() -> None:
