@@ -14,7 +14,7 @@ from pipelines.shadow import Shadow, ShadowResult
 from pipelines.trainer import Fit, evaluate
 from search.config import StudyConfig
 from search.health import HEALTH, HealthRule
-from search.pruners import resource, rung_score
+from search.pruners import rung_score
 from search.rung_plan import Rung
 from tracking.errors import TrialStopped
 from tracking.records import Finding, Metric
@@ -146,7 +146,7 @@ class Judge(Callback):
         if not math.isfinite(valid.loss):
             raise TrialStopped(f"diverged at the {place}: validation loss {valid.loss}")
         score = rung_score(valid.accuracy, valid.loss, self._options)
-        self._trial.report(score, resource(rung.index, self._options))
+        self._trial.report(score, rung.number)
         if self._trial.should_prune():
             raise TrialStopped(
                 f"pruned by {self._options.pruner} at the {place}: validation loss "

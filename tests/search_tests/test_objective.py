@@ -140,7 +140,7 @@ def test_rungs_are_scored_and_kept(defined: Defined) -> None:
     rungs = trial.user_attrs["rungs"]
     assert [rung["share"] for rung in rungs] == [0.25, 0.5]
     # One report at each rung.
-    scores = {1: rungs[0]["accuracy"], 3: rungs[1]["accuracy"]}
+    scores = {1: rungs[0]["accuracy"], 2: rungs[1]["accuracy"]}
     assert trial.intermediate_values == pytest.approx(scores, abs=1e-5)
     assert trial.user_attrs["aside_samples"] == sum(rung["samples"] for rung in rungs) > 0
     assert run.data.metrics["rung/accuracy"] == rungs[1]["accuracy"]
