@@ -23,11 +23,9 @@ TIE = 1e-6
 """Of equal accuracies that with the lower loss is better. Less than one image of a million."""
 
 
-def make_pruner(options: StudyConfig) -> BasePruner:
+def make_pruner(options: StudyConfig) -> HealthPruner:
     """The pruner that the options name, under the diagnosis of the layers."""
-    pruner = _make(options)
-    rule = HealthRule(options.health)
-    return HealthPruner(pruner, rule) if rule else pruner
+    return HealthPruner(_make(options), HealthRule(options.health))
 
 
 def rung_score(accuracy: float, loss: float, options: StudyConfig) -> float:

@@ -175,16 +175,17 @@ def test_none_prunes_nothing() -> None:
         ("none", NopPruner),
     ],
 )
-def test_health_comes_before_every_pruner(pruner: str, kind: type) -> None:
-    options = StudyConfig(pruner=pruner, rungs="1/9,1/3", bootstrap=0)
-    assert isinstance(make_pruner(options.model_copy(update={"health": "none"})), kind)
+@pytest.mark.parametrize("health", ["critical", "none"])
+def test_health_comes_before_every_pruner(pruner: str, kind: type, health: str) -> None:
+    options = StudyConfig(pruner=pruner, rungs="1/9,1/3", bootstrap=0, health=health)
     study = optuna.create_study(direction="maximize", pruner=make_pruner(options))
     assert isinstance(study.pruner, HealthPruner)
+    assert isinstance(study.pruner.wrapped, kind)
     trial = study.ask()
     trial.report(1.0, 1)
     assert not trial.should_prune()
     trial.set_user_attr(HEALTH, [{"rule": "dead_layer", "severity": "critical", "summary": ""}])
-    assert trial.should_prune()
+    assert trial.should_prune() is (health == "critical")
 
 
 def test_an_unknown_rule_is_refused() -> None:
