@@ -17,8 +17,9 @@ from optuna import visualization
 from optuna.trial import FrozenTrial
 from plotly.graph_objects import Figure
 
-from search.outcome import STATE_NAMES, retried_numbers, trial_state
+from search.outcome import STATE_NAMES, trial_state
 from search.plot_kinds import PlotKind, Snapshot, kinds_of, quiet, why_not
+from search.trial_queue import retried_numbers
 from search.trial_text import as_result, end_of, parameters_text
 from tracking.reasons import one_line
 

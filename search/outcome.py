@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from math import inf, isfinite
@@ -13,6 +13,8 @@ from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.trial_queue import retried_numbers
+
 __all__ = [
     "STATE_NAMES",
     "Counts",
@@ -21,7 +23,6 @@ __all__ = [
     "counts",
     "front",
     "objectives",
-    "retried_numbers",
     "time_left",
     "trial_state",
 ]
@@ -66,12 +67,6 @@ class Counts:
     def text(self) -> str:
         """Such as ``12 complete, 3 pruned``."""
         return ", ".join(f"{number} {name}" for name, number in self.present()) or "no trials"
-
-
-def retried_numbers(trials: Iterable[FrozenTrial]) -> frozenset[int]:
-    """The numbers of the trials that a copy has taken the place of."""
-    histories = (trial.system_attrs.get("retry_history", ()) for trial in trials)
-    return frozenset(number for history in histories for number in history)
 
 
 def trial_state(trial: FrozenTrial, retried: Collection[int] = ()) -> str:

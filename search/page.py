@@ -16,8 +16,9 @@ from optuna.trial import FrozenTrial
 import tracking
 from pipelines.config import RunConfig
 from search.charts import Chart, charts_of
-from search.outcome import Counts, best_few, counts, retried_numbers, trial_state
+from search.outcome import Counts, best_few, counts, trial_state
 from search.plot_kinds import Snapshot
+from search.trial_queue import retried_numbers
 from search.trial_text import (
     aim,
     as_result,

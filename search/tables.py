@@ -18,7 +18,8 @@ import pyarrow as pa
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.outcome import objectives, retried_numbers, trial_state
+from search.outcome import objectives, trial_state
+from search.trial_queue import retried_numbers
 from search.trial_text import end_of, note, number_of, plain, utc
 
 __all__ = ["trials_csv", "trials_json", "trials_table"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.outcome import best, objectives, retried_numbers, trial_state
+from search.outcome import best, objectives, trial_state
+from search.trial_queue import retried_numbers
 from search.trial_text import as_result, note, number_of, parameters_text
 from tracking.report_text import as_duration
 

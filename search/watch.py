@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from search.config import StudyConfig
-from search.outcome import best, counts, retried_numbers, time_left, trial_state
+from search.outcome import best, counts, time_left, trial_state
 from search.storage import storage_reason
 from search.trial_lines import trial_line
+from search.trial_queue import retried_numbers
 from tracking.records import Metric
 from tracking.sink import Sink
 

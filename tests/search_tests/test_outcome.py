@@ -15,10 +15,10 @@ from search.outcome import (
     counts,
     front,
     objectives,
-    retried_numbers,
     time_left,
     trial_state,
 )
+from search.trial_queue import retried_numbers
 from tests.search_tests.studies import every_state, new_study, realistic, trial
 
 COMPLETE, RUNNING, WAITING, FAIL = (
