@@ -13,6 +13,7 @@ import click
 
 from tracking import __version__
 from tracking.errors import LayerscopeError, did_you_mean
+from tracking.signals import ending_signals, leave_terminal
 
 __all__ = ["main"]
 
@@ -62,7 +63,9 @@ def main() -> None:
     """Run the command; the exit code says how it ended (see the README)."""
     logging.basicConfig(format="%(name)s: %(message)s")
     logging.getLogger("layerscope").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in ending_signals():
+        if number != signal.SIGINT:
+            signal.signal(number, _terminate)
     try:
         cli(prog_name="layerscope", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -103,8 +106,10 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends the run as Ctrl-C does: hooks, files and the MLflow run are closed."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut that short
+    """SIGTERM and SIGHUP end the run as Ctrl-C does: hooks, files and the MLflow run are closed."""
+    for again in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(again, signal.SIG_IGN)  # a second one must not cut that short
+    leave_terminal(number)
     raise SystemExit(128 + number)
 
 

@@ -28,7 +28,7 @@ ROOT = Path(search.__file__).resolve().parents[1]
 POLL = 0.2
 LIVES = 4
 """Workers that may be started in the place of each one: killed ones are replaced."""
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 """Exit codes of a worker that somebody has stopped, and nobody here."""
 PATIENCE = 120.0
 """Seconds that workers have to end their trials in order, once they have been told to."""

@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["Stopping"]
+from tracking.signals import ending_signals, leave_terminal
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+__all__ = ["Stopping"]
 
 
 class Stopping:
-    """While it is entered, SIGINT and SIGTERM interrupt only what runs within ``interruptible``.
+    """While it is entered, a signal to end interrupts only what runs within ``interruptible``.
 
     A trial that is taken from the queue or written to the storage is so never left half-way.
     Elsewhere ``asked`` says that somebody wants an end. A second signal has no effect.
@@ -32,7 +32,7 @@ class Stopping:
         return self.number is not None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._handle) for number in ending_signals()}
         return self
 
     def __exit__(
@@ -73,6 +73,7 @@ class Stopping:
         if self.number is not None:
             return
         self.number = signal.Signals(number)
+        leave_terminal(number)
         if self._interruptible:
             self._interruptible = False
             raise KeyboardInterrupt(self.number.name)

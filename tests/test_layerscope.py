@@ -18,6 +18,7 @@ import pytest
 
 import layerscope
 from layerscope import COMMANDS, cli, main
+from tests.own_signals import own_signals_kept
 from tracking import __version__
 from tracking.errors import BadDataset, RecordsWaiting, TrainingFailed
 
@@ -29,9 +30,9 @@ ROOT = Path(layerscope.__file__).parent
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
     """`main` sets a handler and a level of logging; the tests' process keeps its own."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("layerscope").level
-    yield
-    signal.signal(signal.SIGTERM, handler)
+    level = logging.getLogger("layerscope").level
+    with own_signals_kept():
+        yield
     logging.getLogger("layerscope").setLevel(level)
 
 
@@ -225,21 +226,22 @@ def test_an_error_in_the_code_is_not_hidden(
         run("train")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_terminated_run_ends_as_an_interrupted_one_does(
-    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     cleaned = []
 
     def train(config: Any) -> None:
         try:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
         finally:
-            signal.raise_signal(signal.SIGTERM)  # a second one does not cut the cleaning short
+            signal.raise_signal(number)  # a second one does not cut the cleaning short
             cleaned.append(True)
 
     monkeypatch.setattr("pipelines.commands.train_command", train)
     code, _, _ = run("train")
-    assert (code, cleaned) == (143, [True])
+    assert (code, cleaned) == (128 + number, [True])
 
 
 def test_the_group_is_the_console_script() -> None:

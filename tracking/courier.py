@@ -122,7 +122,9 @@ class Courier:
         given_up, pause = self._given_up.is_set, 0.0
         try:
             while not self._closing.wait(pause):
-                rest = 2 * pause if self._fails(given_up) else 0.0
+                sent = self._sent
+                failed = self._fails(given_up) and self._sent == sent
+                rest = 2 * pause if failed else 0.0
                 pause = min(max(self._interval, rest), LONGEST_PAUSE)
             pause = self._interval
             while not given_up() and self._fails(given_up) and not self._hopeless():
@@ -159,7 +161,7 @@ class Courier:
         return time.monotonic() - max(last, self._closing_since) > self._patience
 
     def _note_away(self, why: str) -> None:
-        if bool(why) != bool(self._away):
+        if why != self._away:
             self._tell(away=why)
         self._away = why
 

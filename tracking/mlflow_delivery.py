@@ -72,13 +72,16 @@ class Delivery:
         self._refused: dict[tuple[str, str], str] = {}
         self._requests: deque[Request] = deque()
         self._end = 0
+        self._noted = True
 
     def send(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Send the next stretch, or up to where ``stop`` says so; False where nothing waits.
 
         Raises whatever the client raises where another attempt may help; the next call goes on with
-        the request that failed.
+        the request that failed. RecordsUnwritten: what has been sent cannot be noted on the disk.
         """
+        if not self._noted:
+            self._note()
         if not self._requests:
             entries, self._end = self.spool.read()
             if not entries:
@@ -90,8 +93,13 @@ class Delivery:
             self._send_or_set_aside(self._requests[0])
             self.sent += 1
             self.last_success = time.monotonic()
-        self.spool.acknowledge(self._end)
+        self._note()
         return True
+
+    def _note(self) -> None:
+        self._noted = False
+        self.spool.acknowledge(self._end)
+        self._noted = True
 
     def refusals(self) -> str:
         """One line about what has been set aside, or nothing."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
+import shutil
+import tempfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["log_model", "register_model"]
 
+BESIDE = 4_000_000
+"""Bytes of an exported model that are no weights, and to spare."""
+
 
 def log_model(
     run: MlflowRun | None,
@@ -41,6 +48,7 @@ def log_model(
     """
     import torch
 
+    _check_room(model, folder.parent if folder else Path(tempfile.gettempdir()))
     with torch.no_grad():
         output = model(torch.from_numpy(example)).numpy()
     signature = ModelSignature(
@@ -65,6 +73,19 @@ def log_model(
         model_id = _enter(run)
         Model.log(None, mlflow.pytorch, run_id=run.run_id, model_id=model_id, **settings)
         return model_id
+
+
+def _check_room(model: nn.Module, place: Path) -> None:
+    """Raise OSError where a model's file would not fit.
+
+    Torch's writer of archives ends the whole process where it cannot write, from C++.
+    """
+    size = sum(x.numel() * x.element_size() for x in model.state_dict().values())
+    needed = BESIDE + 2 * size
+    room = shutil.disk_usage(place).free
+    longest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if room < needed or (longest != resource.RLIM_INFINITY and longest < needed):
+        raise OSError(errno.ENOSPC, f"no room for a file of {needed / 1e6:.0f} MB", str(place))
 
 
 def register_model(run: MlflowRun, model_id: str, name: str) -> int:

@@ -20,6 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tracking.errors import BadTracking
 from tracking.reasons import masked, reason
+from tracking.store_uri import absolute_uri, sqlite_file, store_kind
 
 __all__ = ["MlflowRun"]
 
@@ -44,7 +45,7 @@ class MlflowRun:
         The store is MLflow's own choice: MLFLOW_TRACKING_URI, or sqlite:///mlflow.db.
         Raises BadTracking: the store cannot be reached or used.
         """
-        uri = _absolute(mlflow.get_tracking_uri())
+        uri = absolute_uri(mlflow.get_tracking_uri())
         with _usable(uri), _first_contact():
             client = _client(uri)
             begun = os.environ.get("MLFLOW_RUN_ID")
@@ -54,7 +55,7 @@ class MlflowRun:
     @staticmethod
     def check_store() -> None:
         """Raises BadTracking: no run can be opened, since the store cannot be reached or used."""
-        uri = _absolute(mlflow.get_tracking_uri())
+        uri = absolute_uri(mlflow.get_tracking_uri())
         with _usable(uri), _first_contact():
             _client(uri).search_experiments(max_results=1)
 
@@ -79,7 +80,7 @@ class MlflowRun:
         ``reopen`` sets it to RUNNING again. Raises BadTracking: it is not there, has been deleted
         (unless ``deleted`` allows that), or the store cannot be used.
         """
-        uri = _absolute(tracking_uri or mlflow.get_tracking_uri())
+        uri = absolute_uri(tracking_uri or mlflow.get_tracking_uri())
         try:
             run = cls.find(uri, run_id)
             if not deleted:
@@ -98,7 +99,7 @@ class MlflowRun:
     def find(cls, uri: str, run_id: str) -> MlflowRun:
         """A run that exists. Raises what the client raises."""
         with _first_contact():
-            client = _client(_absolute(uri), create=False)
+            client = _client(absolute_uri(uri), create=False)
             return cls(client, client.get_run(run_id))
 
     @property
@@ -140,8 +141,8 @@ def _client(uri: str, *, create: bool = True) -> MlflowClient:
 
     MLflow would try to reach a database ten times, over two minutes; here it is tried once first.
     """
-    if _kind(uri) in DATABASE_ENGINES:
-        file = _sqlite_file(uri)
+    if store_kind(uri) in DATABASE_ENGINES:
+        file = sqlite_file(uri)
         if file and not create and not Path(file).exists():
             raise FileNotFoundError(2, os.strerror(2))
         if file:
@@ -199,23 +200,6 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
             if found is None:
                 raise
     return str(found.experiment_id)
-
-
-def _kind(uri: str) -> str:
-    """The URI's scheme, without a database's driver."""
-    return uri.partition(":")[0].partition("+")[0]
-
-
-def _sqlite_file(uri: str) -> str:
-    """The path of a SQLite store's file; empty for other stores, and for one in memory."""
-    file = uri.partition(":///")[2].partition("?")[0]
-    return file if _kind(uri) == "sqlite" and file != ":memory:" else ""
-
-
-def _absolute(uri: str) -> str:
-    """A relative path to a SQLite file made absolute: records may be sent from another folder."""
-    file = _sqlite_file(uri)
-    return uri.replace(f":///{file}", f":///{Path(file).absolute()}", 1) if file else uri
 
 
 @contextmanager

@@ -10,6 +10,9 @@ LONGEST = 300
 
 PASSWORD = re.compile(r"(://[^/\s:@]*):[^\s]*@")
 
+HTTP_ERROR = re.compile(r"\(Caused by ResponseError\('too many (\d+) error responses'\)\)")
+"""How urllib3 says so, after the first one too."""
+
 
 def masked(text: str) -> str:
     """A URI, or a text that holds some, without the passwords in it."""
@@ -41,4 +44,6 @@ def reason(error: BaseException) -> str:
         if isinstance(cause, ConnectionError):
             return first_line(cause)
         cause = cause.__cause__ or cause.__context__
-    return masked(first_line(error))
+    text = masked(first_line(error))
+    answer = HTTP_ERROR.search(text)
+    return f"HTTP error {answer[1]}" if answer else text

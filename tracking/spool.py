@@ -36,6 +36,7 @@ class SpoolReader:
         self.directory = directory
         self._entries = directory / "entries.jsonl"
         self._acknowledged = directory / "acknowledged"
+        self._delivered = 0
 
     @property
     def target(self) -> dict[str, str]:
@@ -51,17 +52,27 @@ class SpoolReader:
 
         A line that a failing disk has spoilt comes as ``{"damaged": text}``.
         """
-        begin = self._offset()
+        begin = max(self._offset(), self._delivered)
         with self._entries.open("rb") as file:
             file.seek(begin)
             whole = [line for line in file.readlines(at_most) if line.endswith(b"\n")]
         return [_parsed(line) for line in whole], begin + sum(map(len, whole))
 
     def acknowledge(self, offset: int) -> None:
-        """Everything before ``offset`` has been delivered."""
+        """Everything before ``offset`` has been delivered.
+
+        Raises RecordsUnwritten: that cannot be written down. This reader goes on behind it all the
+        same; another one would begin before it.
+        """
+        self._delivered = offset
         half = self._acknowledged.with_suffix(".tmp")
-        half.write_text(str(offset), encoding="utf-8")
-        half.replace(self._acknowledged)
+        try:
+            half.write_text(str(offset), encoding="utf-8")
+            half.replace(self._acknowledged)
+        except OSError as error:
+            raise RecordsUnwritten(
+                f"{self._acknowledged} cannot be written: {error.strerror}"
+            ) from None
 
     @property
     def waiting(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from mlflow.entities import Run
 
 import layerscope
 from tests.mlflow_stores import sqlite_store
+from tests.own_signals import own_signals_kept
 
 __all__ = ["SCRIPT", "SMALL", "Command", "command_here", "runs"]
 
@@ -39,7 +39,7 @@ def command_here(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Command]:
     """The command, working in a folder, with the test process's store."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("layerscope").level
+    level = logging.getLogger("layerscope").level
     monkeypatch.chdir(folder)
     monkeypatch.setenv("LAYERSCOPE_RECORDS", str(folder / "records"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_store())
@@ -57,7 +57,7 @@ def command_here(
         return code, out, err
 
     try:
-        yield run
+        with own_signals_kept():
+            yield run
     finally:
-        signal.signal(signal.SIGTERM, handler)
         logging.getLogger("layerscope").setLevel(level)

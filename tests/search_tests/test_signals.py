@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from search.signals import SIGNALS, Stopping
+from search.signals import Stopping
+from tracking.signals import ENDING
 
 __all__: list[str] = []
 
@@ -16,7 +17,7 @@ __all__: list[str] = []
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
     """The tests' process keeps its handlers, and has one for SIGTERM that can be recognised."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in ENDING}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, recognised)
     yield
@@ -42,7 +43,7 @@ def test_handlers_come_back_where_nothing_has_arrived() -> None:
     stopping.raise_again()
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_elsewhere_is_only_noted(number: signal.Signals) -> None:
     after = False
     with Stopping() as stopping:
@@ -53,7 +54,7 @@ def test_a_signal_elsewhere_is_only_noted(number: signal.Signals) -> None:
     assert after
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_interrupts_what_may_be_interrupted(number: signal.Signals) -> None:
     reached = []
     with Stopping() as stopping:

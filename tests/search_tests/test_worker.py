@@ -18,7 +18,7 @@ from pipelines.config import RunConfig
 from search.config import StudyConfig
 from search.definition import StudyDefinition
 from search.objective import NotBegun
-from search.signals import SIGNALS, Stopping
+from search.signals import Stopping
 from search.space import SearchSpace
 from search.storage import open_storage
 from search.storage_url import storage_url
@@ -26,6 +26,7 @@ from search.studies import create
 from search.trial_queue import fill_queue
 from search.worker import MOST_FAILURES, Worker, wait_for_others
 from tracking.errors import TrainingFailed
+from tracking.signals import ENDING
 
 __all__: list[str] = []
 
@@ -89,7 +90,7 @@ def study(storage: _CachedStorage, request: pytest.FixtureRequest) -> Study:
 @pytest.fixture
 def stopping() -> Iterator[Stopping]:
     """Entered, with the tests' own handlers after it."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in ENDING}
     with Stopping() as entered:
         yield entered
     for number, handler in before.items():

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE
 
 from tests.mlflow_stores import artifact_text, found_run, history, sqlite_store
+from tracking.errors import RecordsUnwritten
 from tracking.mlflow_delivery import Delivery
 from tracking.mlflow_run import MlflowRun
 from tracking.spool import Spool
@@ -199,6 +200,27 @@ def test_next_attempt_goes_on_where_the_last_one_failed(
     calls.fail = lambda _: None
     deliver(delivery)
     assert calls.made == ["metrics 1000", "metrics 1000", "metrics 500", "set_terminated"]
+
+
+def test_what_cannot_be_noted_is_not_sent_again_and_no_success(
+    run: MlflowRun, spool: Spool, calls: Calls
+) -> None:
+    spool.append(points("a", 10))
+    unwritable = spool.directory / "acknowledged.tmp"
+    unwritable.mkdir()
+    delivery = Delivery(spool, run)
+    with pytest.raises(RecordsUnwritten):
+        delivery.send()
+    last = delivery.last_success
+    for _ in range(2):
+        with pytest.raises(RecordsUnwritten):
+            delivery.send()
+    assert (calls.made, delivery.last_success) == (["metrics 10"], last)
+    assert spool.waiting
+    unwritable.rmdir()
+    assert not delivery.send()
+    assert calls.made == ["metrics 10"]
+    assert not spool.waiting
 
 
 def test_sending_all_of_it_again_changes_nothing(run: MlflowRun, spool: Spool) -> None:

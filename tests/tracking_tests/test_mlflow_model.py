@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import mlflow
@@ -20,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from torch import nn
 
 from tests.mlflow_stores import found_run, sqlite_store
+from tracking import mlflow_model
 from tracking.mlflow_model import register_model
 from tracking.mlflow_run import MlflowRun
 from tracking.model_names import check_model_name
@@ -202,3 +204,22 @@ def test_model_that_cannot_be_exported_is_not_registered(
     assert "the run has no model" in caplog.text
     assert "registered" not in caplog.text
     assert versions(client, name) == []
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_where_there_is_no_room_for_its_file_it_is_not_tried(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, places: int
+) -> None:
+    full = iter([10, 10 if places == 2 else 10**9, 10**9])
+    monkeypatch.setattr(
+        mlflow_model.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(full))
+    )
+    tracked, version = logged(net())
+    assert version is None
+    if places == 2:
+        assert "the run has no model: it cannot be exported" in caplog.text
+        assert "no room for a file of 4 MB" in caplog.text
+    else:
+        assert "the model waits with the records" in caplog.text
+        files = tracked.run.client.list_artifacts(tracked.run.run_id)
+        assert "model" in [item.path for item in files]

@@ -156,6 +156,26 @@ def test_relative_path_of_a_store_is_made_absolute(
     assert run.shown_uri == run.tracking_uri
 
 
+@pytest.mark.parametrize("given", ["", "sqlite:///mlflow.db"])
+@pytest.mark.parametrize("name", ["a b", "ünï", "50%25", "q?x#h", "at@x:y"])
+def test_a_store_in_a_folder_of_any_name_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, given: str
+) -> None:
+    place = tmp_path / name
+    place.mkdir()
+    monkeypatch.chdir(place)
+    if given:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    else:  # MLflow's own default
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (place / "mlflow.db").symlink_to(sqlite_store().removeprefix("sqlite:///"))
+    run = MlflowRun.open("tests")
+    monkeypatch.chdir(tmp_path)
+    assert MlflowRun.find(run.tracking_uri, run.run_id).run_id == run.run_id
+    # MLflow itself leaves an empty folder of the quoted name beside it.
+    assert [path.name for path in place.iterdir()] == ["mlflow.db"]
+
+
 def test_a_store_with_a_driver_is_made_where_it_belongs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,15 @@ def wrapped(error: Exception) -> Exception:
         return outer
 
 
+def test_an_http_error_is_its_number() -> None:
+    said = (
+        "API request to http://me:secret@host/x failed with exception HTTPConnectionPool(host='h', "
+        "port=1): Max retries exceeded with url: /x (Caused by ResponseError('too many 503 error "
+        "responses'))"
+    )
+    assert reason(ValueError(said)) == "HTTP error 503"
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracking.errors import BadTracking
-from tracking.spool import Spool, SpoolInUse
+from tracking.errors import BadTracking, RecordsUnwritten
+from tracking.spool import Spool, SpoolInUse, SpoolReader
 
 __all__: list[str] = []
 
@@ -205,6 +205,24 @@ def test_what_was_acknowledged_is_not_read_again(tmp_path: Path) -> None:
     assert not spool.waiting
     assert spool.read() == ([], end)
     assert spool.target == TARGET
+    spool.close()
+
+
+def test_a_disk_that_is_full_has_nothing_read_twice(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", TARGET)
+    for number in range(3):
+        spool.append({"n": number})
+    reader = SpoolReader(tmp_path / "spool")
+    entries, end = reader.read(1)
+    (tmp_path / "spool" / "acknowledged.tmp").mkdir()  # nothing can be written there
+    with pytest.raises(RecordsUnwritten, match="acknowledged cannot be written: Is a directory"):
+        reader.acknowledge(end)
+    rest, whole = reader.read()
+    assert [entry["n"] for entry in entries + rest] == [0, 1, 2]
+    assert spool.waiting
+    (tmp_path / "spool" / "acknowledged.tmp").rmdir()
+    reader.acknowledge(whole)
+    assert not spool.waiting
     spool.close()
 
 
