@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.objective import NotBegun, Objective
-from search.queue_storage import QueueEmpty
+from search.queue_storage import QueueEmpty, give_back
 from search.signals import Stopping
 from search.storage import storage_reason
-from search.trial_queue import requeue, taken_over
+from search.trial_queue import taken_over
 from tracking.errors import TrainingFailed
 
 __all__ = ["Worker", "wait_for_others"]
@@ -88,10 +88,10 @@ class Worker:
             try:
                 return self._objective(trial)
             except KeyboardInterrupt:
-                self._give_back(trial, "interrupted")
+                give_back(self._study, trial, "interrupted")
                 raise
             except NotBegun as hindrance:
-                self._give_back(trial, str(hindrance))
+                give_back(self._study, trial, str(hindrance))
                 self._hindrance = hindrance
                 raise
 
@@ -124,15 +124,6 @@ class Worker:
                 numbers,
             )
         self._told = True
-
-    def _give_back(self, trial: Trial, why: str) -> None:
-        """The trial that was cut short will fail: a copy waits for whoever goes on.
-
-        While it still counts as running, since a finished trial cannot say what replaced it.
-        """
-        trial.set_user_attr("reason", why)
-        frozen = self._study.get_trials(deepcopy=False)[trial.number]
-        requeue(self._study, frozen, counted=False)
 
     def _look_at_failures(self) -> None:
         objective = self._objective

@@ -21,10 +21,10 @@ from search.definition import StudyDefinition
 from search.judge import Judge
 from search.objective import NotBegun, Objective, TrialRun
 from search.pruners import make_pruner
+from search.queue_storage import give_back
 from search.storage import open_storage
 from search.storage_url import storage_url
 from search.studies import create
-from search.trial_queue import requeue
 from tests.mlflow_stores import artifact_text, found_run, sqlite_store
 from tracking.deliveries import Deliveries
 from tracking.errors import BadModel
@@ -299,7 +299,7 @@ def test_a_retry_and_its_dead_run_are_linked(defined: Defined) -> None:
             value = objective(trial)
             objective._shared.deliveries.wait()  # the run's end has arrived
             MlflowRun.known(trial.user_attrs["mlflow_run_id"], reopen=True)
-            requeue(study, study.trials[0])
+            give_back(study, trial, "interrupted")
             raise RuntimeError(value)
 
         study.optimize(dies, n_trials=1, catch=(RuntimeError,))
