@@ -74,33 +74,25 @@ class Objective:
 
     def __init__(self, shared: TrialRun) -> None:
         self._shared = shared
-        self.failures = 0
-        """Trials that failed since the last one that did not."""
-        self.last_failure = ""
 
     def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Train the trial's network."""
         try:
-            values = self._train(trial)
+            return self._train(trial)
         except _DoesNotFit as misfit:
             free_memory()
             trial.set_user_attr("infeasible", str(misfit))
             trial.set_constraint(MEMORY, 1.0)
-            values = self._values_of_guessing()
+            return self._values_of_guessing()
         except TrialStopped as stopped:
-            self.failures = 0
             trial.set_user_attr("reason", str(stopped))
             raise TrialPruned(str(stopped)) from None
         except NotBegun:
             raise
         except Exception as error:
-            self.failures += 1
             known = isinstance(error, LayerscopeError)
-            self.last_failure = str(error) if known else one_line(error)
-            trial.set_user_attr("reason", self.last_failure)
+            trial.set_user_attr("reason", str(error) if known else one_line(error))
             raise
-        self.failures = 0
-        return values
 
     def _train(self, trial: Trial) -> float | tuple[float, ...]:
         shared = self._shared
