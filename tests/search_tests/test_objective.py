@@ -37,12 +37,6 @@ Defined = Callable[..., StudyDefinition]
 pytestmark = pytest.mark.usefixtures("here", "no_drawings")
 
 
-@pytest.fixture
-def no_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than all the rest of a small trial, and have tests of their own."""
-    monkeypatch.setattr("tracking.recording.draw", lambda *_: iter(()))
-
-
 @contextmanager
 def opened(definition: StudyDefinition) -> Iterator[tuple[Study, Objective]]:
     """A study with its run in MLflow, and the objective of one worker; all delivered at the end."""
