@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from optuna import Trial, TrialPruned
 
@@ -99,7 +98,7 @@ class Objective:
         with together():
             trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
             config, own = shared.definition.config(trial)
-            trial.set_user_attr("config", _plain(own))
+            trial.set_user_attr("config", own)
         with self._run_of(trial) as opened:
             trial.set_user_attr("mlflow_run_id", opened.run.run_id)
             self._link_retry(trial, opened.run)
@@ -223,8 +222,3 @@ def _state_after(error: BaseException) -> str:
     if isinstance(error, TrialStopped):
         return "pruned"
     return "failed" if isinstance(error, Exception) else "interrupted"
-
-
-def _plain(own: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON can hold it."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
