@@ -59,8 +59,6 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
         user_console().print(best_table(study, url.given))
     if output is not None:
         config = best_config(definition.base, found)
-        if config is None:
-            raise BadOption(f"trial {found.number}: this version of layerscope cannot repeat it")
         try:
             output.write_text(config.to_yaml(), encoding="utf-8")
         except OSError as error:

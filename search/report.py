@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -79,10 +80,9 @@ def _configs(
     most = len(shot.study.get_trials(deepcopy=False)) if front else 1
     configs = {}
     for trial in best_few(shot.study, most):
-        config = best_config(base, trial)
-        if config is not None:
+        with suppress(BadOption):  # another version's, which this one cannot repeat
             name = f"best-{trial.number}.yaml" if front else "best.yaml"
-            configs[name] = (config, trial)
+            configs[name] = (best_config(base, trial), trial)
     return configs
 
 

@@ -304,6 +304,8 @@ def test_the_best_one_is_trained_tested_and_registered(command: Command, made: P
     assert 0 <= run.data.metrics["test/accuracy"] <= 1
     assert "valid/accuracy" not in run.data.metrics
     assert run.data.params["valid_fraction"] == "0.0"
+    # Of trials it is "none"; what is kept is trained as it was asked for.
+    assert run.data.params["stop_on"] == in_definition(made).stop_on == "critical"
     assert float(run.data.params["lr_max"]) == best.user_attrs["config"]["lr_max"]
     assert run.data.tags["layerscope.study"] == "first study"
     assert run.data.tags["layerscope.trial"] == str(best.number)

@@ -117,7 +117,8 @@ def test_each_trial_of_a_front_has_its_configuration(tmp_path: Path) -> None:
 def test_a_trial_that_cannot_be_repeated_is_no_error(tmp_path: Path, config: object) -> None:
     study = new_study()
     study.add_trial(trial(TrialState.COMPLETE, 0.9, config=config))
-    assert best_config(BASE, study.trials[0]) is None
+    with pytest.raises(BadOption, match=r"^trial 0: "):
+        best_config(BASE, study.trials[0])
     write_report(study, defined(1), tmp_path)
     assert not (tmp_path / "best.yaml").exists()
     assert "no configuration to repeat it" in (tmp_path / "study.html").read_text("utf-8")
@@ -127,7 +128,6 @@ def test_options_of_the_base_may_be_taken_back() -> None:
     base = RunConfig(schedule="one_cycle", pct_start=0.4)
     own = {"schedule": "constant", "pct_start": None}
     config = best_config(base, trial(TrialState.COMPLETE, 0.9, config=own))
-    assert config is not None
     assert "pct_start" not in yaml.safe_load(config.to_yaml())
 
 
