@@ -14,6 +14,7 @@ from rich.live import Live
 
 from pipelines.console import user_console
 from search.best_config import best_config
+from search.config import LOCAL_OPTIONS
 from search.console_tables import best_table, status_table
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.outcome import best, counts
@@ -60,7 +61,7 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
     if output is not None:
         config = best_config(definition.base, found)
         try:
-            output.write_text(config.to_yaml(), encoding="utf-8")
+            output.write_text(config.to_yaml(without=LOCAL_OPTIONS), encoding="utf-8")
         except OSError as error:
             raise BadOption(f"output={output}: cannot be written ({error.strerror})") from None
         user_console().print(f"{output} written; to repeat it: {train_command(str(output))}")

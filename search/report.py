@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from pipelines.config import RunConfig
 from search.best_config import best_config
+from search.config import LOCAL_OPTIONS
 from search.definition import StudyDefinition
 from search.outcome import best_few
 from search.page import render, study_page
@@ -62,7 +63,7 @@ def write_report(
     files = []
     for name, (config, _) in configs.items():
         files.append(folder / name)
-        files[-1].write_text(config.to_yaml(), encoding="utf-8")
+        files[-1].write_text(config.to_yaml(without=LOCAL_OPTIONS), encoding="utf-8")
     files.append(folder / "trials.parquet")
     pq.write_table(trials_table(shot.study), files[-1])
     pictures, _ = save_plots(shot, folder / "plots")

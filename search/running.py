@@ -6,11 +6,9 @@ import logging
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
 from pipelines.console import user_console
 from pipelines.data.datasets import check_batch_size
 from pipelines.options import config_from
@@ -18,7 +16,7 @@ from pipelines.run import Setup, prepare
 from search.config import RUNNING_OPTIONS, StudyConfig
 from search.console_tables import best_table
 from search.crew import Crew
-from search.definition import LOCAL_OPTIONS, StudyDefinition
+from search.definition import StudyDefinition
 from search.dimension_text import judged
 from search.health import HealthRule
 from search.outcome import best, counts
@@ -110,8 +108,7 @@ def _agreed(order: Order) -> StudyDefinition:
     mine = order.definition.options
     running = {name: getattr(mine, name) for name in RUNNING_OPTIONS if name in order.given}
     options = config_from(StudyConfig, stored.options.model_dump() | running)
-    given = {k: v for k, v in _local(order.definition.base).items() if k in order.given}
-    return replace(stored, options=options).on_this_machine(given)
+    return replace(stored, options=options).on_this_machine(order.definition.local)
 
 
 def _stored(order: Order) -> StudyDefinition | None:
@@ -159,7 +156,7 @@ def _work(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) ->
     elif workers > 1:
         # No more of them than there are trials: each takes seconds to start.
         size = min(workers, number.waiting + number.running)
-        Crew(study.study_name, url, size, _local(definition.base)).work()
+        Crew(study.study_name, url, size, definition.local).work()
     else:
         helper = study_command("worker", study.study_name, url.given)
         console.print(f"waiting for workers: {helper}")
@@ -186,7 +183,3 @@ def _headline(opened: OpenStudy) -> str:
         f"study {study.study_name}: {definition.options.trials} trials, {done} of them done; "
         f"{definition.options.sampler}, {judged_on_the_way}\n{space}"
     )
-
-
-def _local(base: RunConfig) -> dict[str, Any]:
-    return {name: getattr(base, name) for name in LOCAL_OPTIONS}

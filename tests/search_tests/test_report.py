@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 import search.report
 from pipelines.config import RunConfig
 from pipelines.options import config_from, read_config
-from search.config import StudyConfig
+from search.config import LOCAL_OPTIONS, StudyConfig
 from search.definition import StudyDefinition
 from search.page import render, study_page
 from search.plot_kinds import snapshot
@@ -67,6 +67,13 @@ def test_the_best_configuration_trains_as_the_trial_did(tmp_path: Path) -> None:
     config = config_from(RunConfig, read_config(tmp_path / "best.yaml"))
     expected = {"batch_size": 128, "lr_max": 0.1, "schedule": "one_cycle", "pct_start": 0.3}
     assert config == BASE.model_copy(update=expected)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_best_configuration_is_for_any_machine(tmp_path: Path) -> None:
+    mine = defined(10).on_this_machine({"data_dir": "/fast", "device": "cuda:1", "threads": 16})
+    write_report(every_state(), mine, tmp_path)
+    assert not read_config(tmp_path / "best.yaml").keys() & set(LOCAL_OPTIONS)
 
 
 @pytest.mark.usefixtures("no_pictures")
