@@ -13,6 +13,7 @@ from pipelines.console import user_console
 from pipelines.data.datasets import check_batch_size
 from pipelines.options import config_from
 from pipelines.run import Setup, prepare
+from search.buildable import check_networks
 from search.config import RUNNING_OPTIONS, StudyConfig
 from search.console_tables import best_table
 from search.crew import Crew
@@ -140,6 +141,7 @@ def _checked(definition: StudyDefinition) -> Setup:
     if largest:
         with judged("batch_size", space.describe()["batch_size"]):
             check_batch_size(base.model_copy(update={"batch_size": int(largest)}), setup.data)
+    check_networks(definition, setup.data)
     cores = os.cpu_count() or 1
     if options.workers > cores:
         log.warning("workers=%d on %d cores: they will wait for each other", options.workers, cores)
