@@ -17,7 +17,7 @@ from search.best_config import best_config
 from search.config import LOCAL_OPTIONS
 from search.console_tables import best_table, status_table
 from search.definition import MLFLOW_RUN, StudyDefinition
-from search.outcome import best, counts
+from search.outcome import Outcome
 from search.storage import answering, open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
@@ -54,7 +54,7 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
     Raises BadOption: the file cannot be written, or there is no best trial yet.
     """
     with _opened(name, url) as (study, definition):
-        found = best(study)
+        found = Outcome.of(study).best
         if found is None:
             raise BadOption(f"study {name!r} has no completed trial yet; look at: study status")
         user_console().print(best_table(study, url.given))
@@ -128,4 +128,4 @@ def _opened(name: str, url: StorageUrl) -> Iterator[tuple[Study, StudyDefinition
 
 
 def _running(study: Study) -> bool:
-    return counts(study.get_trials(deepcopy=False)).running > 0
+    return Outcome.of(study).counts.running > 0

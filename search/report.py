@@ -14,7 +14,7 @@ from pipelines.config import RunConfig
 from search.best_config import best_config
 from search.config import LOCAL_OPTIONS
 from search.definition import StudyDefinition
-from search.outcome import best_few
+from search.outcome import Outcome
 from search.page import render, study_page
 from search.plot_kinds import PLOTS, Snapshot, snapshot
 from search.plots import save_plots
@@ -78,9 +78,9 @@ def _configs(
     shot: Snapshot, base: RunConfig, *, front: bool
 ) -> dict[str, tuple[RunConfig, FrozenTrial]]:
     """File name -> configuration and the trial that it repeats."""
-    most = len(shot.study.get_trials(deepcopy=False)) if front else 1
     configs = {}
-    for trial in best_few(shot.study, most):
+    best = Outcome.of(shot.study).ranked
+    for trial in best if front else best[:1]:
         with suppress(BadOption):  # another version's, which this one cannot repeat
             name = f"best-{trial.number}.yaml" if front else "best.yaml"
             configs[name] = (best_config(base, trial), trial)

@@ -13,7 +13,7 @@ from pipelines.config import RunConfig
 from pipelines.options import config_from
 from search.best_config import best_config
 from search.definition import StudyDefinition
-from search.outcome import best
+from search.outcome import Outcome
 from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
@@ -52,16 +52,16 @@ def retrain_best(
 
 
 def _chosen(study: Study, number: int | None) -> FrozenTrial:
-    trials = study.get_trials(deepcopy=False)
+    outcome = Outcome.of(study)
+    trials = outcome.trials
     if number is not None:
         if not 0 <= number < len(trials) or "accuracy" not in trials[number].user_attrs:
             raise BadOption(
                 f"trial={number}: not one that was trained to its end; look at: study trials"
             )
         return trials[number]
-    found = best(study)
-    if found is None:
+    if outcome.best is None:
         raise BadOption(
             f"study {study.study_name!r} has no completed trial yet; look at: study status"
         )
-    return found
+    return outcome.best

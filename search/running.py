@@ -20,7 +20,7 @@ from search.crew import Crew
 from search.definition import StudyDefinition
 from search.dimension_text import judged
 from search.health import HealthRule
-from search.outcome import best, counts
+from search.outcome import Outcome
 from search.report import send_report
 from search.samplers import make_sampler
 from search.space import Choice
@@ -150,7 +150,7 @@ def _checked(definition: StudyDefinition) -> Setup:
 
 def _work(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) -> None:
     study, definition = opened.study, opened.definition
-    workers, number = definition.options.workers, counts(study.get_trials(deepcopy=False))
+    workers, number = definition.options.workers, Outcome.of(study).counts
     if number.over:
         return
     if workers == 1:
@@ -170,7 +170,7 @@ def _conclude(opened: OpenStudy, url: StorageUrl, console: Console) -> None:
     sink, folder = opened.tracked.sink, opened.tracked.directory / "study"
     send_report(study, opened.definition, folder, sink, url.given)
     sink.tags({NOTE: study_note(study, url.given)})
-    if best(study) is None:
+    if Outcome.of(study).best is None:
         raise TrainingFailed(f"study {options.name!r}: no trial was trained to its end")
     console.print(best_table(study, url.given))
 
@@ -178,7 +178,7 @@ def _conclude(opened: OpenStudy, url: StorageUrl, console: Console) -> None:
 def _headline(opened: OpenStudy) -> str:
     study, definition = opened.study, opened.definition
     space = "\n".join(f"  {k} = {text}" for k, text in definition.searched.describe().items())
-    done = counts(study.get_trials(deepcopy=False)).done
+    done = Outcome.of(study).counts.done
     plan = definition.options.plan.text
     judged_on_the_way = "not judged on the way" if plan == "none" else f"judged by {plan}"
     return (
