@@ -66,9 +66,9 @@ class Objective:
 
     Raises TrialPruned, with the reason: the pruner or the diagnosis has ended it, or it diverged.
     A batch that does not fit into memory is no failure: the trial violates the constraint
-    ``memory``, which samplers learn from, and has the value of guessing. Raises NotBegun: MLflow
-    stays away; the trial is another's to do. Anything else that is raised makes the trial a failed
-    one.
+    ``memory``, which samplers learn from, and has the value of guessing, and endless seconds where
+    they are a value too. Raises NotBegun: MLflow stays away; the trial is another's to do. Anything
+    else that is raised makes the trial a failed one.
     """
 
     def __init__(self, shared: TrialRun) -> None:
@@ -193,9 +193,12 @@ class Objective:
         return self._chosen(result.valid.accuracy, result.valid.loss, seconds)
 
     def _values_of_guessing(self) -> float | tuple[float, ...]:
-        """The value that a network has which knows nothing: no sampler is drawn to it."""
+        """Of a network that knows nothing and never will: no sampler is drawn to it.
+
+        However long it were trained; a time of its own it has not, and 0 would be the best of all.
+        """
         classes = self._shared.data.num_classes
-        return self._chosen(1 / classes, math.log(classes), 0.0)
+        return self._chosen(1 / classes, math.log(classes), math.inf)
 
     def _chosen(self, accuracy: float, loss: float, seconds: float) -> float | tuple[float, ...]:
         match self._shared.definition.options.objective:

@@ -172,9 +172,11 @@ def _unfinished(study: Study) -> list[FrozenTrial]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Heartbeats and groups of parameters are experimental in Optuna, which says so every time."""
+    """What Optuna says every time: heartbeats and groups of parameters are experimental, and the
+    Gaussian process takes the endless seconds of what does not fit into memory for the longest."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Clip non-finite values")
         yield
 
 

@@ -25,6 +25,7 @@ from search.queue_storage import give_back
 from search.storage import open_storage
 from search.storage_url import storage_url
 from search.studies import create
+from search.worker import _quiet
 from tests.mlflow_stores import artifact_text, found_run, sqlite_store
 from tracking.deliveries import Deliveries
 from tracking.errors import BadModel
@@ -231,7 +232,14 @@ def test_a_failure_is_a_failed_trial(defined: Defined, monkeypatch: pytest.Monke
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     ],
 )
-@pytest.mark.parametrize(("wanted", "value"), [("accuracy", [0.1]), ("loss", [math.log(10)])])
+@pytest.mark.parametrize(
+    ("wanted", "value"),
+    [
+        ("accuracy", [0.1]),
+        ("loss", [math.log(10)]),
+        ("accuracy,seconds", [0.1, math.inf]),
+    ],
+)
 def test_a_batch_that_does_not_fit_is_infeasible(
     error: Exception,
     wanted: str,
@@ -258,8 +266,7 @@ def test_a_batch_that_does_not_fit_is_infeasible(
     assert "batch_size=16" in trial.user_attrs["infeasible"]
     assert run.data.tags["layerscope.trial_state"] == "infeasible"
     assert run.info.status == "KILLED"
-    with pytest.raises(ValueError, match=r"No feasible trials|No trials are completed"):
-        _ = study.best_trial
+    assert study.best_trials == []
 
 
 def test_samplers_learn_from_what_does_not_fit() -> None:
@@ -282,6 +289,25 @@ def test_samplers_learn_from_what_does_not_fit() -> None:
         early = [trial.params["batch_size"] > 128 for trial in study.trials[:8]]
         assert sum(late) / len(late) < sum(early) / len(early)
         assert study.best_trial.params["batch_size"] <= 128
+
+
+@pytest.mark.parametrize("name", ["TPESampler", "GPSampler"])
+def test_samplers_take_endless_seconds(name: str) -> None:
+    """And the worker keeps to itself what the Gaussian process says of them."""
+    sampler = getattr(optuna.samplers, name)(seed=0, n_startup_trials=4)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+    def fits(trial: optuna.Trial) -> tuple[float, float]:
+        batch = trial.suggest_int("batch_size", 16, 1024, log=True)
+        misfit = batch > 128
+        trial.set_constraint("memory", 1.0 if misfit else -1.0)
+        return (0.1, math.inf) if misfit else (0.5 + batch / 1000, 1000 / batch)
+
+    with _quiet():
+        study.optimize(fits, n_trials=7)
+    assert any(math.isinf(trial.values[1]) for trial in study.trials[:4])
+    assert study.best_trials
+    assert all(math.isfinite(trial.values[1]) for trial in study.best_trials)
 
 
 def test_a_retry_and_its_dead_run_are_linked(defined: Defined) -> None:
