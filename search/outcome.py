@@ -100,13 +100,10 @@ class Outcome:
 
         Feasible ones that were trained to their end, with values that are finite.
         """
-        costs = {
-            trial.number: (*self._costs(trial), _loss(trial), trial.number)
-            for trial in self.trials
-            if self.states[trial.number] == "complete" and all(map(isfinite, trial.values))
-        }
-        by_number = {trial.number: trial for trial in self.trials}
-        ordered = [by_number[number] for number in sorted(costs, key=costs.__getitem__)]
+        pairs = zip(self.trials, self.states.values(), strict=True)
+        feasible = [trial for trial, state in pairs if state == "complete"]
+        finite = [trial for trial in feasible if all(map(isfinite, trial.values))]
+        ordered = sorted(finite, key=lambda one: (*self._costs(one), _loss(one), one.number))
         return self._front(ordered) if len(self.directions) > 1 else ordered
 
     def _front(self, ordered: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -95,8 +95,7 @@ class Watch:
         """Of the trials that have ended; most looks find that nothing has changed."""
         if _states(now) == _states(self._outcome):
             return
-        for trial in now.trials:
-            state = now.states[trial.number]
+        for trial, state in zip(now.trials, now.states.values(), strict=True):
             if state in (*OPEN, "cancelled") or trial.number in self._told:
                 continue
             self._told.add(trial.number)
