@@ -15,7 +15,7 @@ from search.dimension_text import as_text, judged
 from search.dimensions import Choice, Dimension
 from tracking.errors import BadOption
 
-__all__ = ["MEANING", "check_together", "has_meaning", "possible"]
+__all__ = ["MEANING", "always_has_meaning", "check_together", "has_meaning", "possible"]
 
 _SCHEDULES = get_args(RunConfig.model_fields["schedule"].annotation)
 
@@ -56,6 +56,14 @@ def has_meaning(name: str, known: Mapping[str, Any]) -> bool:
     """
     condition, values = MEANING.get(name, ("", ()))
     return condition not in known or known[condition] in values
+
+
+def always_has_meaning(name: str, dimensions: Mapping[str, Dimension], base: RunConfig) -> bool:
+    """Whether an option has an effect in every trial over these dimensions."""
+    if name not in MEANING:
+        return True
+    condition, values = MEANING[name]
+    return set(possible(condition, dimensions, base)) <= set(values)
 
 
 def check_together(dimensions: Mapping[str, Dimension], base: RunConfig) -> None:

@@ -1,6 +1,7 @@
 """HealthPruner: stops a trial by what its layers show, before its accuracy does.
 
-A decorating pruner: it asks the diagnosis first, and then the pruner that it wraps.
+A decorating pruner: it looks at the trial's findings first, and then asks the pruner that it wraps.
+The judge (search/judge.py) notes findings as they come, and asks at once.
 """
 
 from __future__ import annotations
@@ -39,9 +40,6 @@ class HealthRule:
             for name in sorted(self._rules):
                 _check(name)
 
-    def __bool__(self) -> bool:
-        return self.text != "none"
-
     def first(self, findings: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         """The first finding that stops a trial."""
         return next((finding for finding in findings if self._stops(finding)), None)
@@ -53,17 +51,25 @@ class HealthRule:
 
 
 class HealthPruner(BasePruner):
-    """Prunes a trial with a finding that ``rule`` names; else ``pruner`` decides."""
+    """Prunes a trial with a finding that ``rule`` names; else ``wrapped`` decides, once on a score.
 
-    def __init__(self, pruner: BasePruner, rule: HealthRule) -> None:
-        self._pruner = pruner
+    Findings come at any step. A pruner that compares scores would be asked again about that of a
+    rung which the trial has left, and others have come there since.
+    """
+
+    def __init__(self, wrapped: BasePruner, rule: HealthRule) -> None:
+        self.wrapped = wrapped
         self._rule = rule
+        self._answers: dict[tuple[int, int | None], bool] = {}
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is to end."""
         if self._rule.first(trial.user_attrs.get(HEALTH, ())) is not None:
             return True
-        return self._pruner.prune(study, trial)
+        score = trial.number, trial.last_step
+        if score not in self._answers:
+            self._answers[score] = self.wrapped.prune(study, trial)
+        return self._answers[score]
 
 
 @cache

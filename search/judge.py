@@ -1,4 +1,4 @@
-"""Judge: the callback that judges a trial while it trains, at its rungs and by its layers."""
+"""Judge: the callback that has a trial judged while it trains, at its rungs and by its layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.shadow import Shadow, ShadowResult
 from pipelines.trainer import Fit
 from search.config import StudyConfig
 from search.health import HEALTH, HealthRule
-from search.pruners import resource, rung_score
+from search.pruners import rung_score
 from search.rung_plan import Rung
 from tracking.errors import TrialStopped
 from tracking.records import Finding, Metric
@@ -28,7 +28,8 @@ class Judge(Callback):
 
     The training goes on undisturbed: with and without rungs it is bit-identical. Scores go to the
     trial's user attribute ``rungs`` and to the metrics ``rung/accuracy`` and ``rung/loss``.
-    Raises TrialStopped, out of the fit: the pruner or the health rule has ended the trial.
+    Findings go to ``health``, and the pruner is asked about them as it is at rungs. Raises
+    TrialStopped, out of the fit: the pruner has ended the trial.
     """
 
     # After the recorders and the loss guard, so that what they say of this step is known.
@@ -145,16 +146,22 @@ class Judge(Callback):
         if not math.isfinite(valid.loss):
             raise TrialStopped(f"diverged at the {place}: validation loss {valid.loss}")
         score = rung_score(valid.accuracy, valid.loss, self._options)
-        self._trial.report(score, resource(rung.index, self._options))
-        if self._trial.should_prune():
-            raise TrialStopped(
-                f"pruned by {self._options.pruner} at the {place}: validation loss "
-                f"{valid.loss:.4f}, accuracy {valid.accuracy:.2%}"
-            )
+        self._trial.report(score, rung.number)
+        self._ask_pruner(
+            f"{self._options.pruner} at the {place}: validation loss {valid.loss:.4f}, "
+            f"accuracy {valid.accuracy:.2%}"
+        )
 
     def _look_at_health(self) -> None:
         self._new_findings = False
         self._trial.set_user_attr(HEALTH, self._findings)
-        ill = self._health.first(self._findings)
-        if ill is not None:
-            raise TrialStopped(f"pruned by health ({ill['rule']}): {ill['summary']}")
+        self._ask_pruner(self._options.pruner)
+
+    def _ask_pruner(self, judged: str) -> None:
+        """Raise TrialStopped where the pruner ends the trial: for a finding, or as ``judged``."""
+        # Trial.should_prune refuses studies with two objectives, whose trials may fall ill, too.
+        study = self._trial.study
+        if study.pruner.prune(study, study.get_trials(deepcopy=False)[self._trial.number]):
+            ill = self._health.first(self._findings)
+            by = f"health ({ill['rule']}): {ill['summary']}" if ill else judged
+            raise TrialStopped(f"pruned by {by}")

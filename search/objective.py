@@ -7,8 +7,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -145,18 +145,21 @@ class Objective:
                     trial.set_constraint(MEMORY, -1.0)
         return result
 
-    def _run_of(self, trial: Trial) -> AbstractContextManager[TrackedRun]:
+    @contextmanager
+    def _run_of(self, trial: Trial) -> Iterator[TrackedRun]:
         study = trial.study.study_name
         tags = {"layerscope.study": study, "layerscope.trial": str(trial.number)}
-        begin = partial(self._begun, f"trial {trial.number}", tags)
-        return tracked(begin, deliveries=self._shared.deliveries)
+        with ExitStack() as stack:
+            yield self._begun(stack, f"trial {trial.number}", tags)
 
-    def _begun(self, name: str, tags: Mapping[str, str]) -> MlflowRun:
+    def _begun(self, stack: ExitStack, name: str, tags: Mapping[str, str]) -> TrackedRun:
         """The trial's run, as soon as the store takes it."""
+        begin = partial(MlflowRun.child, self._shared.parent, name, tags)
         pause, deadline = 1.0, time.monotonic() + PATIENCE
         while True:
             try:
-                return MlflowRun.child(self._shared.parent, name, tags)
+                # Signals are held back in there, so it is not the place to wait.
+                return stack.enter_context(tracked(begin, deliveries=self._shared.deliveries))
             except Exception as error:
                 if not is_of_store(error):
                     raise

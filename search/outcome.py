@@ -14,6 +14,8 @@ from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.trial_queue import retried_numbers
+
 __all__ = ["STATE_NAMES", "Counts", "Outcome", "infeasible", "objectives"]
 
 STATE_NAMES = {
@@ -76,8 +78,7 @@ class Outcome:
     @cached_property
     def states(self) -> Mapping[int, str]:
         """Of each trial, by its number, one of the names of ``Counts``."""
-        histories = (trial.system_attrs.get("retry_history", ()) for trial in self.trials)
-        retried = {number for history in histories for number in history}
+        retried = retried_numbers(self.trials)
         return {trial.number: _state(trial, retried) for trial in self.trials}
 
     @cached_property
@@ -171,7 +172,7 @@ def _state(trial: FrozenTrial, retried: Container[int]) -> str:
         return "infeasible"
     if state in {TrialState.FAIL, TrialState.WAITING} and notes.get("surplus"):
         return "cancelled"
-    if state == TrialState.FAIL and (trial.number in retried or "retried_as" in notes):
+    if state == TrialState.FAIL and trial.number in retried:
         return "retried"
     return STATE_NAMES[state]
 

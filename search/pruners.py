@@ -1,40 +1,31 @@
 """The pruner of a study, from its options.
 
-Pruners see one report at each rung (search/rung_plan.py), as step 1, reduction, reduction^2, ...,
-so that Optuna's pruners, which count in such resources, meet each rung exactly once. A score goes
-the way of the study's objective. Where that is accuracy and the validation loss is to be compared,
-it is exp(-loss): the geometric mean of the probabilities given to the right classes, which lies
-between 0 and 1 as an accuracy does, and orders trials as the loss does. Where accuracy is compared,
-the loss decides among equals, which Optuna's pruners would all let go on.
+Pruners see one report at each rung (search/rung_plan.py), whose step is the rung's number: 1, 2 and
+so on. A score goes the way of the study's objective. Where that is accuracy and the validation loss
+is to be compared, it is exp(-loss): the geometric mean of the probabilities given to the right
+classes, which lies between 0 and 1 as an accuracy does, and orders trials as the loss does. Where
+accuracy is compared, the loss decides among equals, which pruners would all let go on.
 """
 
 from __future__ import annotations
 
 import math
 
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-    SuccessiveHalvingPruner,
-    ThresholdPruner,
-)
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, ThresholdPruner
 
 from search.config import StudyConfig
+from search.halving import Halving, Hyperband
 from search.health import HealthPruner, HealthRule
 
-__all__ = ["make_pruner", "resource", "rung_score"]
+__all__ = ["make_pruner", "rung_score"]
 
 TIE = 1e-6
 """Of equal accuracies that with the lower loss is better. Less than one image of a million."""
 
 
-def make_pruner(options: StudyConfig) -> BasePruner:
+def make_pruner(options: StudyConfig) -> HealthPruner:
     """The pruner that the options name, under the diagnosis of the layers."""
-    pruner = _make(options)
-    rule = HealthRule(options.health)
-    return HealthPruner(pruner, rule) if rule else pruner
+    return HealthPruner(_make(options), HealthRule(options.health))
 
 
 def rung_score(accuracy: float, loss: float, options: StudyConfig) -> float:
@@ -45,23 +36,13 @@ def rung_score(accuracy: float, loss: float, options: StudyConfig) -> float:
     return certainty if options.judged_by == "loss" else accuracy + TIE * certainty
 
 
-def resource(index: int, options: StudyConfig) -> int:
-    """What a rung's report has as its step."""
-    return int(options.reduction**index)
-
-
 def _make(options: StudyConfig) -> BasePruner:
     kind, _, bound = options.pruner.partition(":")
     match kind:
         case "halving":
-            return SuccessiveHalvingPruner(
-                min_resource=1,
-                reduction_factor=options.reduction,
-                bootstrap_count=_bootstrap(options),
-            )
+            return Halving(options.reduction, _bootstrap(options))
         case "hyperband":
-            most = resource(len(options.plan.shares), options)
-            return HyperbandPruner(1, most, options.reduction, _bootstrap(options))
+            return Hyperband(len(options.plan.shares), options.reduction, _bootstrap(options))
         case "median":
             return MedianPruner()
         case "threshold":

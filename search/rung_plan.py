@@ -19,8 +19,8 @@ PLACES = "allowed: rising shares of the run between 0 and 1, e.g. 1/9 or 0.1,0.3
 class Rung:
     """One place of judgement."""
 
-    index: int
-    """0, 1, ... along the run."""
+    number: int
+    """1, 2, ... along the run; in Optuna the step at which the trial reports its score."""
     share: float
     """Share of the run."""
     step: int
@@ -62,13 +62,13 @@ class RungPlan:
     def rungs(self, total_steps: int, least_steps: int = 1) -> list[Rung]:
         """The rungs of a run; in one of so few steps that some coincide, the later ones.
 
-        Those before ``least_steps`` optimizer steps are left out.
+        Those before ``least_steps`` optimizer steps are left out; the others keep their numbers.
         """
         found: dict[int, Rung] = {}
-        for index, share in enumerate(self.shares):
+        for number, share in enumerate(self.shares, start=1):
             step = max(round(share * total_steps), 1)
             if least_steps <= step < total_steps:
-                found[step] = Rung(index, share, step)
+                found[step] = Rung(number, share, step)
         return list(found.values())
 
     def anneal_steps(self, steps_per_epoch: int) -> int:

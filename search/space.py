@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.config import RunConfig
-from search.conditions import check_together, has_meaning
+from search.conditions import always_has_meaning, check_together, has_meaning
 from search.dimension_text import as_text, check_dimension, parse_dimension
 from search.dimensions import Choice, Dimension, Range, distribution, nearest, suggest_value
 from search.searchable import SEARCHABLE, option_value
@@ -80,11 +80,14 @@ class SearchSpace:
         relative = name == "lr_max" and self._lr_is_relative
         return f"{name}@{base.batch_size}" if relative else name
 
-    def distributions(self, base: RunConfig) -> dict[str, BaseDistribution]:
-        """Optuna's distributions by parameter name, of every dimension."""
+    def distributions(
+        self, base: RunConfig, *, conditional: bool = True
+    ) -> dict[str, BaseDistribution]:
+        """Optuna's by parameter name; not ``conditional``: of what every trial is asked for."""
         return {
             self.parameter(name, base): distribution(self.dimensions[name])
             for name in self._names()
+            if conditional or always_has_meaning(name, self.dimensions, base)
         }
 
     def suggest(self, trial: BaseTrial, base: RunConfig) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Any
 
 from optuna import Study, create_trial
@@ -11,7 +12,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["MAX_RETRIES", "copy_of", "fill_queue", "settled", "taken_over"]
+__all__ = ["MAX_RETRIES", "copy_of", "fill_queue", "retried_numbers", "settled", "taken_over"]
 
 MAX_RETRIES = 2
 
@@ -68,8 +69,19 @@ def settled(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     the study's, since a retry may still wait.
     """
     trials = list(trials)
-    retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+    retried = retried_numbers(trials)
     return [trial for trial in trials if _counts(trial, retried)]
+
+
+def retried_numbers(trials: Iterable[FrozenTrial]) -> frozenset[int]:
+    """The numbers of the trials that a copy has taken the place of, among all of a study's.
+
+    A copy knows whom it replaces; a trial knows of its copy where that was made before its end.
+    """
+    trials = list(trials)
+    histories = (trial.system_attrs.get("retry_history", ()) for trial in trials)
+    told = (trial.number for trial in trials if "retried_as" in trial.user_attrs)
+    return frozenset(chain(told, *histories))
 
 
 def fill_queue(study: Study, target: int) -> int:
@@ -110,16 +122,11 @@ def taken_over(error: BaseException) -> bool:
     return False
 
 
-def _counts(trial: FrozenTrial, retried: set[int]) -> bool:
+def _counts(trial: FrozenTrial, retried: Collection[int]) -> bool:
     if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}:
         return True
-    notes = trial.user_attrs
-    return (
-        trial.state == TrialState.FAIL
-        and trial.number not in retried
-        and "retried_as" not in notes
-        and not notes.get("surplus", False)
-    )
+    gone = trial.number in retried or trial.user_attrs.get("surplus", False)
+    return trial.state == TrialState.FAIL and not gone
 
 
 def _take_out(study: Study, trial: FrozenTrial, reason: str) -> None:

@@ -25,13 +25,14 @@ import torch
 from torch import nn
 
 from tracking.failed_hooks import FailedHooks
+from tracking.hooks import ValuesHook
 from tracking.lasting import LastingDead
 from tracking.layer_buffers import LayerBuffers
 from tracking.layer_hooks import LayerHooks
 from tracking.layer_rows import LayerRows, merged
-from tracking.layers import Hook, check_layers, inner_model, select_layers
+from tracking.layers import check_layers, inner_model
 from tracking.metric_keys import metric_key
-from tracking.optimizer_steps import on_each_step
+from tracking.optimizer_steps import inner_optimizer, on_each_step
 from tracking.outputs import float_tensors, has_values, in_backward, in_trace
 from tracking.pace import Pace
 from tracking.record_log import Watch
@@ -91,15 +92,17 @@ class ActivationStats(StepRecorder[LayerStats]):
             together=together,
         )
         self.model = inner_model(model)
-        self._optimizer = optimizer
-        self._wanted = layers
+        self._optimizer = inner_optimizer(optimizer) if optimizer is not None else None
         self._record_eval = record_eval
         alone = not self._ranks.several
         self._pace = every if isinstance(every, Pace) else Pace(every, adapts=alone)
         self._ends_steps = self._pace is not every
         self._lasting: dict[tuple[str, str], LastingDead] = defaultdict(LastingDead)
         self._buffers = LayerBuffers(self._take_every, near_zero_eps, above_threshold)
-        self._hooks = LayerHooks(self.model, layers, self._after_layer)
+        self._forward = ValuesHook(self._before_forward)
+        self._hooks = LayerHooks(
+            self.model, layers, lambda name: ValuesHook(partial(self._after_layer, name))
+        )
         self._failed = FailedHooks("activations", self._sink)
         self._waited = 0.0
         self._evaluated_in_step = False
@@ -112,16 +115,14 @@ class ActivationStats(StepRecorder[LayerStats]):
     def step(self) -> None:
         """End the current step: what the layers gave since the last call becomes its rows."""
         self._end_rows()
+        self._hooks.end_step()
         if self._ends_steps:
             self._pace.end_step(self.current_step)
         self.current_step += 1
 
     def _attach(self) -> None:
-        select_layers(self.model, self._wanted)
-        # What torch has compiled by now has no hooks in it and does not look for new ones.
-        torch.compiler.reset()
-        self._hooks.update()
-        self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
+        self._hooks.attach()
+        self._handles.append(self.model.register_forward_pre_hook(self._forward))
         if self._optimizer is not None:
             self._handles += on_each_step(self._optimizer, None, self.step)
         self._pace.begin()
@@ -133,12 +134,13 @@ class ActivationStats(StepRecorder[LayerStats]):
     def _end_last_step(self) -> None:
         self._end_rows()
 
-    def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._pace.before_forward(model.training)
+    def _before_forward(self, inputs: tuple[Any, ...]) -> None:
+        training = self.model.training
+        self._pace.before_forward(training)
         if self._armed():
             began = time.perf_counter()
-            self._hooks.update()
-            if model.training:
+            self._hooks.update(compiled=self._forward.compiled)
+            if training:
                 self._pace.recording += time.perf_counter() - began
 
     def _armed(self) -> bool:
@@ -146,7 +148,7 @@ class ActivationStats(StepRecorder[LayerStats]):
             return self._pace.due(self.current_step)
         return self._record_eval
 
-    def _after_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _after_layer(self, name: str, output: Any) -> None:
         if not self._armed() or in_backward() or in_trace():
             return
         began = time.perf_counter()

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from tracking.diagnosis.evidence import NormFigures
-from tracking.layers import Hook
+from tracking.hooks import ValuesHook
 from tracking.outputs import has_values
 from tracking.reasons import one_line
 
@@ -25,9 +25,10 @@ log = logging.getLogger("layerscope")
 class NormStats:
     """Compares batch and running statistics in the first validation batch after training.
 
-    ``before_forward`` is to be called before each forward pass of the model. Batch-norm layers have
-    hooks only in the first pass of a training and of a validation, since a hook that does nothing
-    costs time too. ``tell`` is given what was found, for each layer once in each validation.
+    ``before_forward`` is to be called before each forward pass of the model, after ``attach``.
+    Batch-norm layers have hooks only in the first pass of a training and of a validation, since a
+    hook that does nothing costs time too; where the model is compiled, they have them all the time.
+    ``tell`` is given what was found, for each layer once in each validation.
     """
 
     def __init__(
@@ -36,23 +37,31 @@ class NormStats:
         self.current_step = first_step
         self._tell = tell
         self._layers = [
-            (name, module)
+            (module, ValuesHook(partial(self._before_layer, name, module)))
             for name, module in model.named_modules()
             if isinstance(module, _BatchNorm) and module.track_running_stats
         ]
         self._trained: dict[str, tuple[int, int]] = {}
         self._training: bool | None = None
+        self._looks = False
         self._handles: list[RemovableHandle] = []
 
-    def before_forward(self, training: bool) -> None:
-        """The model is about to be called, in training mode or for evaluation."""
-        if self._handles:
+    def attach(self) -> None:
+        """Hook the layers, since a model is compiled with the hooks that it has."""
+        for module, hook in self._layers:
+            self._handles.append(module.register_forward_pre_hook(hook))
+
+    def before_forward(self, training: bool, *, compiled: bool = False) -> None:
+        """The model is about to be called, in training mode or for evaluation.
+
+        ``compiled``: by compiled code.
+        """
+        self._looks = training != self._training
+        self._training = training
+        if self._looks and not self._handles:
+            self.attach()
+        elif self._handles and not self._looks and not compiled:
             self.close()
-        if training != self._training:
-            self._training = training
-            for name, module in self._layers:
-                hook = Hook(partial(self._before_layer, name))
-                self._handles.append(module.register_forward_pre_hook(hook))
 
     def close(self) -> None:
         """Remove the hooks. May be called twice."""
@@ -62,7 +71,7 @@ class NormStats:
 
     def _before_layer(self, name: str, module: _BatchNorm, inputs: tuple[Any, ...]) -> None:
         # Compiled code calls the hooks that it was compiled with, also when they have been removed.
-        if not self._handles or not inputs or not has_values(inputs[0]):
+        if not self._looks or not self._handles or not inputs or not has_values(inputs[0]):
             return
         try:
             self._look_at(name, module, inputs[0])

@@ -30,10 +30,12 @@ from torch import Tensor, nn
 
 from tracking import norms
 from tracking.flow_tables import gradients_schema
+from tracking.hooks import GradientHook
 from tracking.layer_hooks import LayerHooks
-from tracking.layers import Hook, check_layers, select_layers
+from tracking.layers import check_layers
 from tracking.metric_keys import metric_key
 from tracking.norms import gradient_sums, has_elements_to_read
+from tracking.optimizer_steps import inner_optimizer
 from tracking.outputs import float_tensors, has_values, in_trace
 from tracking.pace import Pace
 from tracking.record_log import Watch
@@ -87,10 +89,15 @@ class GradientStats(SumStats[GradientRecord]):
             flush_every=flush_every,
             watch=watch,
         )
-        self._optimizer = optimizer
+        self._optimizer = inner_optimizer(optimizer) if optimizer is not None else None
         self._scaler = scaler
-        self._wanted = layers
-        self._hooks = LayerHooks(self.model, layers, self._after_layer)
+        self._hooks = LayerHooks(
+            self.model,
+            layers,
+            lambda name: GradientHook(
+                partial(self._after_layer, name), partial(self._of_compiled, name)
+            ),
+        )
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -100,13 +107,11 @@ class GradientStats(SumStats[GradientRecord]):
     def step(self) -> None:
         """End the current step: the gradients since the last call become its rows."""
         self._end_step()
+        self._hooks.end_step()
 
     def _attach(self) -> None:
-        select_layers(self.model, self._wanted)
-        # What torch has compiled by now has no hooks in it and does not look for new ones.
-        torch.compiler.reset()
-        self._hooks.update()
-        self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
+        self._hooks.attach()
+        self._handles.append(self.model.register_forward_pre_hook(self._forward))
         if self._optimizer is not None:
             self._watch(self._optimizer)
         self._pace.begin()
@@ -118,10 +123,10 @@ class GradientStats(SumStats[GradientRecord]):
     def _order(self) -> Mapping[str, int]:
         return self._hooks.order
 
-    def _before_forward(self, model: nn.Module, inputs: Any) -> None:
-        super()._before_forward(model, inputs)
-        if model.training and self._armed():
-            self._hooks.update()
+    def _before_forward(self, inputs: Any) -> None:
+        super()._before_forward(inputs)
+        if self.model.training and self._armed():
+            self._hooks.update(compiled=self._forward.compiled)
 
     def _after_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         # Also while a checkpointed layer is computed again, in backward: it is either the first
@@ -146,6 +151,10 @@ class GradientStats(SumStats[GradientRecord]):
 
     def _lose(self, name: str) -> None:
         self._hooks.lose(name)
+
+    def _of_compiled(self, name: str, gradient: Tensor) -> None:
+        if self.model.training:
+            self._on_gradient(name, gradient)
 
     def _record(self, row: SumRow) -> GradientRecord:
         finite, nonfinite, zeros, size, squares = row.sums

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracking.optimizer_steps import on_each_step
+from tracking.optimizer_steps import inner_optimizer, on_each_step
 from tracking.pace import Pace
 from tracking.record_log import Watch
 from tracking.records import HyperParams, Metric
@@ -57,7 +57,8 @@ class Recorder(StepRecorder[HyperParams]):
     steps, on rank 0; ``pace`` is told what the steps took. With several ranks each must have a
     recorder, unless ``together`` is False.
 
-    Raises BadOption: ``flush_every`` is below 1; BadTracking: the directory cannot be written.
+    Raises BadOption: ``optimizer`` is none, or ``flush_every`` is below 1; BadTracking: the
+    directory cannot be written.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Recorder(StepRecorder[HyperParams]):
             watch=watch,
             together=together,
         )
-        self.optimizer = optimizer
+        self.optimizer = inner_optimizer(optimizer)
         self._pace = pace or Pace(1)
         self._told_before: list[dict[str, Any]] = []
         self._told_since: list[dict[str, Any]] = []

@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tracking.layers import Hook, Membership, matching_layers
+from tracking.hooks import Hook
+from tracking.layers import Membership, matching_layers, select_layers
 
 __all__ = ["LayerHooks"]
 
-LayerCall = Callable[[str, nn.Module, Any, Any], None]
+MakeHook = Callable[[str], Hook]
 
 
 class LayerHooks:
     """Keeps one forward hook on each module that ``layers`` means (see ``select_layers``).
 
-    ``call`` is given the layer's name, the module, its positional inputs and its output. ``order``
-    maps the names of all layers that are or were hooked to their places: the model's order, those
-    that joined later last. Copies of the model do not call. A layer that is lost is hooked no more,
-    whatever module takes its place.
+    ``make`` gives the hook of a layer, by its name. ``order`` maps the names of all layers that are
+    or were hooked to their places: the model's order, those that joined later last. A layer that is
+    lost is hooked no more, whatever module takes its place.
     """
 
-    def __init__(self, model: nn.Module, layers: str, call: LayerCall) -> None:
+    def __init__(self, model: nn.Module, layers: str, make: MakeHook) -> None:
         self.order: dict[str, int] = {}
         self._model = model
         self._layers = layers
-        self._call = call
+        self._make = make
         self._membership = Membership(model)
         self._lost: set[str] = set()
+        self._unknown = False
         self._hooked: dict[str, tuple[nn.Module, Hook, RemovableHandle]] = {}
 
-    def update(self) -> None:
-        """Hook what is selected now: modules that joined the model, not those that left it."""
+    def attach(self) -> None:
+        """Hook the layers; raises BadOption, see ``select_layers``."""
+        select_layers(self._model, self._layers)
+        # What torch has compiled by now has no hooks in it and does not look for new ones.
+        torch.compiler.reset()
+        self.update()
+
+    def update(self, *, compiled: bool = False) -> None:
+        """Hook what is selected now: modules that joined the model, not those that left it.
+
+        ``compiled``: it is called from compiled code, which knows nothing of those that joined.
+        """
         if not self._membership.changed():
             return
         chosen = matching_layers(self._model, self._layers)
@@ -45,9 +55,16 @@ class LayerHooks:
                 del self._hooked[name]
         for name, module in chosen.items():
             if name not in self._hooked and name not in self._lost:
-                hook = Hook(partial(self._call, name))
+                hook = self._make(name)
                 self._hooked[name] = module, hook, module.register_forward_hook(hook)
                 self.order.setdefault(name, len(self.order))
+                self._unknown |= compiled
+
+    def end_step(self) -> None:
+        """No compiled code is running now: have it compiled anew where it lacks a hook."""
+        if self._unknown:
+            self._unknown = False
+            torch.compiler.reset()
 
     def lose(self, name: str) -> None:
         """Call for this layer no more."""

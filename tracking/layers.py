@@ -1,4 +1,4 @@
-"""Which modules of a model are recorded, under which names, and the hooks they carry."""
+"""Which modules of a model are recorded, and under which names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from torch.nn.utils.parametrize import is_parametrized
 from tracking.errors import BadOption
 
 __all__ = [
-    "Hook",
     "Membership",
     "check_layers",
     "inner_model",
@@ -42,29 +41,6 @@ _CHILDREN, _PARAMETERS, _VALUES = (
     itemgetter("_parameters"),
     methodcaller("values"),
 )
-
-
-class Hook:
-    """A hook of a module that a copy of the module (deepcopy, pickle) does not take along.
-
-    Weights are often averaged in a copy of the model; its outputs are not the model's, and what
-    the hook holds (files, threads) cannot be copied. The copy's hook does nothing.
-    """
-
-    def __init__(self, call: Callable[..., None] | None) -> None:
-        self._call = call
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(self, *args: Any) -> None:
-        if self._call is not None:
-            self._call(*args)
-
-    def disarm(self) -> None:
-        """Do nothing from now on; compiled code calls a hook also after its removal."""
-        self._call = None
-
-    def __reduce__(self) -> tuple[type[Hook], tuple[None]]:
-        return Hook, (None,)
 
 
 class Membership:
@@ -100,6 +76,8 @@ def inner_model(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and DistributedDataParallel.
 
     Its layers have the same names in every run, whatever the run is wrapped in.
+
+    Raises BadOption: it takes no hooks.
     """
     while True:
         if isinstance(model, DistributedDataParallel):
@@ -107,7 +85,13 @@ def inner_model(model: nn.Module) -> nn.Module:
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
         else:
-            return model
+            break
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadOption(
+            "model: torch.jit has compiled it, and such models take no hooks; allowed: the model "
+            "that it was made of"
+        )
+    return model
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -127,7 +111,8 @@ def select_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
     ``layers``: ``activations`` (every non-linearity, and the last module that has parameters of
     its own), ``params`` (every module that has parameters of its own), ``all`` (every module
     without children), or a regular expression that is searched in the qualified names. A module
-    that is registered twice goes by its first name.
+    that is registered twice goes by its first name. What torch.jit has compiled takes no hooks and
+    is left out.
 
     Raises BadOption: the expression is malformed or matches nothing, or the model has no modules
     of the kind; the message names what is there.
@@ -142,7 +127,9 @@ def select_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
 def matching_layers(model: nn.Module, layers: str) -> dict[str, nn.Module]:
     """The modules that ``layers`` means now, as in ``select_layers``; there may be none."""
     modules = {
-        name: module for name, module in model.named_modules() if MADE.isdisjoint(name.split("."))
+        name: module
+        for name, module in model.named_modules()
+        if MADE.isdisjoint(name.split(".")) and not isinstance(module, torch.jit.ScriptModule)
     }
     wanted = _wanted(layers)
     chosen = [module for name, module in modules.items() if wanted(name, module)]

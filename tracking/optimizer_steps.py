@@ -5,15 +5,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["on_each_step"]
+from tracking.errors import BadOption
+
+__all__ = ["inner_optimizer", "on_each_step"]
 
 # What torch puts around the step of every class of optimizers; all have this code.
 HOOKED_STEP = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
+
+
+def inner_optimizer(optimizer: object) -> torch.optim.Optimizer:
+    """The optimizer inside wrappers (Accelerate's) that have no hooks of their own.
+
+    Raises BadOption: there is none.
+    """
+    found = optimizer
+    while isinstance(inner := getattr(found, "optimizer", None), torch.optim.Optimizer):
+        found = inner
+    if not hasattr(found, "register_step_pre_hook"):
+        raise BadOption(
+            f"optimizer={type(optimizer).__name__}: allowed: a torch.optim.Optimizer, which the "
+            "loop calls step() of"
+        )
+    return cast(torch.optim.Optimizer, found)
 
 
 def on_each_step(

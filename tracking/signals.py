@@ -31,5 +31,5 @@ def held_back() -> Iterator[None]:
     finally:
         for held, handler in before.items():
             signal.signal(held, handler)
-    for number in arrived[:1]:
-        os.kill(os.getpid(), number)
+        for number in arrived[:1]:  # also when what was to be done has failed
+            os.kill(os.getpid(), number)

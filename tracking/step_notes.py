@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from numbers import Real
@@ -140,9 +141,11 @@ class SmoothedLoss:
         self._steps = 0
 
     def add(self, loss: float) -> float:
-        self._steps += 1
-        self._average = BETA * self._average + (1 - BETA) * loss
-        return self._average / (1 - BETA**self._steps)
+        """The average with this loss; one that is not finite is left out of it."""
+        if math.isfinite(loss):
+            self._steps += 1
+            self._average = BETA * self._average + (1 - BETA) * loss
+        return self._average / (1 - BETA**self._steps) if self._steps else math.nan
 
 
 @cache
@@ -160,6 +163,9 @@ def _read_group(group: Mapping[str, Any], index: int) -> dict[str, Any]:
         number = _number(group[name])
         if number is not None:
             options[name] = number
+        elif isinstance(group[name], tuple):  # Adafactor's eps, Rprop's etas
+            numbers = {f"{name}.{i}": _number(one) for i, one in enumerate(group[name])}
+            options |= {key: one for key, one in numbers.items() if one is not None}
     for position, beta in enumerate(betas[1:] if betas else (), start=2):
         options[f"beta{position}"] = float(beta)
     weight_decay = group.get("weight_decay")

@@ -92,8 +92,12 @@ class StepRecorder(ABC, Generic[Record]):
         if self._entered:
             kind = type(self).__name__
             raise RuntimeError(f"{kind} records once; make a new one for another run")
-        self._attach()
         self._entered = True
+        try:
+            self._attach()
+        except BaseException:
+            self._detach()
+            raise
         return self
 
     def __exit__(

@@ -16,6 +16,7 @@ from torch import nn
 
 from tracking.failed_hooks import FailedHooks
 from tracking.flow_tables import flow_table
+from tracking.hooks import ValuesHook
 from tracking.layers import inner_model
 from tracking.optimizer_steps import on_each_step
 from tracking.pace import Pace
@@ -70,6 +71,7 @@ class SumStats(StepRecorder[Record]):
         self.model = inner_model(model)
         self._pace = every if isinstance(every, Pace) else Pace(every)
         self._ends_steps = self._pace is not every
+        self._forward = ValuesHook(self._before_forward)
         self._rows = SumRows()
         self._failed = FailedHooks(group, self._sink)
 
@@ -113,8 +115,8 @@ class SumStats(StepRecorder[Record]):
     def _end_last_step(self) -> None:
         self._rows.end_step(self.current_step, time.time())
 
-    def _before_forward(self, model: nn.Module, inputs: Any) -> None:
-        self._pace.before_forward(model.training)
+    def _before_forward(self, inputs: Any) -> None:
+        self._pace.before_forward(self.model.training)
 
     def _watch(self, optimizer: torch.optim.Optimizer) -> None:
         """Have each step of the optimizer end a step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracking import __version__
-from tracking.errors import RecordsDamaged
+from tracking.errors import BadOption, RecordsDamaged
 from tracking.kernels import HIST_BINS, HIST_EDGES
 from tracking.records import HyperParams, LayerStats
 from tracking.store import read_records
@@ -81,6 +82,12 @@ class StatsSettings:
     above_threshold: float
     layers: str
     every: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.near_zero_eps < math.inf:
+            raise BadOption(f"near_zero_eps={self.near_zero_eps}: allowed: a number from 0")
+        if not math.isfinite(self.above_threshold):
+            raise BadOption(f"above_threshold={self.above_threshold}: allowed: a number")
 
 
 def stats_schema(settings: StatsSettings) -> pa.Schema:

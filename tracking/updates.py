@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from tracking.errors import BadOption
 from tracking.flow_tables import updates_schema
-from tracking.layers import Hook
 from tracking.metric_keys import metric_key
 from tracking.norms import has_elements_to_read, update_sums
+from tracking.optimizer_steps import inner_optimizer
 from tracking.pace import Pace
 from tracking.record_log import Watch
 from tracking.records import UpdateRecord
@@ -79,7 +79,7 @@ class UpdateStats(SumStats[UpdateRecord]):
             flush_every=flush_every,
             watch=watch,
         )
-        self.optimizer = optimizer
+        self.optimizer = inner_optimizer(optimizer)
         self._places: dict[str, int] = {}
         self._before: dict[str, tuple[nn.Parameter, Tensor]] = {}
         self._lost: set[str] = set()
@@ -98,7 +98,7 @@ class UpdateStats(SumStats[UpdateRecord]):
         self._watch(self.optimizer)
         if not self._pace.interval.fixed:
             # Only to tell training from evaluation, so a compiled model is not compiled anew.
-            self._handles.append(self.model.register_forward_pre_hook(Hook(self._before_forward)))
+            self._handles.append(self.model.register_forward_pre_hook(self._forward))
         self._pace.begin()
 
     def _detach(self) -> None:

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from benchmarks.pruning.curves import Curve
 from pipelines.config import RunConfig
 from search.config import StudyConfig
-from search.pruners import resource, rung_score
+from search.pruners import rung_score
 
 __all__ = [
     "GOAL",
@@ -42,7 +42,8 @@ MOST_TRIALS = 400
 class Score:
     """What a pruner is told, and what it costs to know it."""
 
-    resource: int
+    step: int
+    """Of the report to Optuna."""
     share: float
     """Of the run itself that has been trained by then."""
     aside: int
@@ -101,7 +102,7 @@ def rungs_of(curve: Curve, options: StudyConfig) -> list[Score]:
             right, loss, aside = row[kind]
             value = rung_score(right, loss, options) if math.isfinite(loss) else math.nan
         share = 0.0 if kind == "cycle" else rung.share
-        scores.append(Score(resource(rung.index, options), share, aside, value))
+        scores.append(Score(rung.number, share, aside, value))
     return scores
 
 
@@ -134,7 +135,7 @@ def _trial(study: optuna.Study, curve: Curve, strategy: Strategy) -> tuple[float
         aside += score.aside
         hopeless = math.isnan(score.value)
         if not hopeless:
-            trial.report(score.value, score.resource)
+            trial.report(score.value, score.step)
         if hopeless or trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
             return done * whole + aside, False

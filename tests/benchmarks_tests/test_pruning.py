@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner, ThresholdPruner
+from optuna.pruners import MedianPruner, NopPruner, ThresholdPruner
 
 from benchmarks.pruning.curves import BASE, CYCLES, LENGTHS, SHARES, Curve, draw, read
 from benchmarks.pruning.replay import (
@@ -27,6 +27,7 @@ from benchmarks.pruning.report import report_rows, strategies, taus
 from pipelines.config import RunConfig
 from pipelines.options import config_from
 from search.config import StudyConfig
+from search.halving import Halving
 
 __all__: list[str] = []
 
@@ -102,7 +103,7 @@ def test_halving_by_the_truth_is_cheaper_than_by_its_opposite(seed: int) -> None
     options = NINTH
 
     def strategy() -> Strategy:
-        pruner = partial(SuccessiveHalvingPruner, min_resource=1, reduction_factor=2)
+        pruner = partial(Halving, reduction=2)
         return Strategy("halving", partial(rungs_of, options=options), pruner)
 
     right = replay(curves(), strategy(), seed)
@@ -182,9 +183,9 @@ def test_a_run_that_diverged_before_its_rung_is_hopeless_there() -> None:
 def test_scores_of_rungs_are_those_that_trials_report() -> None:
     one = curve(0.8, 0.7)
     options = StudyConfig(rungs="1/9,1/3", reduction=3)
-    assert [(s.resource, s.share, s.aside) for s in rungs_of(one, options)] == [
+    assert [(s.step, s.share, s.aside) for s in rungs_of(one, options)] == [
         (1, 1 / 9, ASIDE),
-        (3, 1 / 3, ASIDE),
+        (2, 1 / 3, ASIDE),
     ]
     assert [s.value for s in rungs_of(one, options)] == pytest.approx([0.7, 0.7], abs=1e-5)
     by_loss = StudyConfig(rungs="1/9,1/3", rung_score="loss")
@@ -197,7 +198,7 @@ def test_scores_of_rungs_are_those_that_trials_report() -> None:
 
 def test_scores_of_epochs_leave_the_last_one_out() -> None:
     scores = epochs_of(curve(0.8, 0.7))
-    assert [score.resource for score in scores] == [1, 2, 3, 4, 5]
+    assert [score.step for score in scores] == [1, 2, 3, 4, 5]
     assert [score.share for score in scores] == [i / 6 for i in range(1, 6)]
     assert {(score.value, score.aside) for score in scores} == {(0.7, 0)}
     assert epochs_of(curve(None)) == []

@@ -19,7 +19,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.config import RunConfig
-from search import study_run
+from search import objective, study_run
 from search.config import StudyConfig
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.space import SearchSpace
@@ -297,6 +297,24 @@ def test_a_signal_at_any_moment_leaves_nothing_running(
     trials = stored("S").trials
     waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
     assert len(settled(trials)) + len(waiting) == 2
+
+
+def test_a_signal_while_a_trial_waits_for_mlflow_is_heard(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def away(*_given: Any, **_named: Any) -> Any:
+        tries.append(1)
+        assert len(tries) < 5, "it goes on waiting"
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(objective.MlflowRun, "child", away)
+    code, _, err = command("study", "run", "--name", "S", *TINY, *SPACE, "--trials", "1")
+    assert (code, len(tries)) == (130, 1)
+    assert err.strip().endswith("interrupted")
+    assert states("S") == ["WAITING"] or states("S") == ["FAIL", "WAITING"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -64,12 +64,6 @@ def test_texts_that_are_not(text: str, name: str, suggestion: str) -> None:
     )
 
 
-def test_only_none_asks_for_nothing() -> None:
-    assert not HealthRule("none")
-    assert HealthRule("critical")
-    assert HealthRule("dead_layer")
-
-
 @pytest.mark.parametrize(
     ("text", "stopping"),
     [("critical", {"critical"}), ("warning", {"critical", "warning"}), ("none", set())],
@@ -145,3 +139,22 @@ def test_an_ill_trial_ends_whatever_the_wrapped_pruner_says() -> None:
     )
     assert pruner.prune(new_study(), ill)
     assert inner.times == 0
+
+
+def test_the_wrapped_pruner_is_asked_once_about_each_score() -> None:
+    """A finding may come at any step, and must not make it decide anew about an old one."""
+    inner = Asked(False)
+    pruner, study = HealthPruner(inner, HealthRule("critical")), new_study()
+    first, second = study.ask(), study.ask()
+    for times, (running, reported) in enumerate(
+        [(first, None), (first, 1), (second, 1), (first, 2)], start=1
+    ):
+        if reported:
+            running.report(0.5, reported)
+        for _ in range(3):
+            assert not pruner.prune(study, study.trials[running.number])
+        assert inner.times == times
+    inner.answer = True
+    first.report(0.5, 3)
+    assert pruner.prune(study, study.trials[0])
+    assert pruner.prune(study, study.trials[0])

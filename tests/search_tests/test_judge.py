@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna import Study, Trial
+from optuna.pruners import NopPruner
 
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
@@ -119,7 +120,7 @@ def test_rungs_are_judged_after_their_steps(judged: Callable[..., Judged]) -> No
     points = [(m.key, m.step) for m in done.sink.logged_metrics if m.key.startswith("rung/")]
     assert points == [(key, step) for step in (0, 3, 6) for key in ("rung/accuracy", "rung/loss")]
     assert [rung["share"] for rung in done.notes["rungs"]] == [1 / 8, 1 / 2, 7 / 8]
-    assert set(done.study.trials[0].intermediate_values) == {1, 3, 9}
+    assert set(done.study.trials[0].intermediate_values) == {1, 2, 3}
 
 
 def test_a_plain_rung_is_the_validation_as_it_is(judged: Callable[..., Judged]) -> None:
@@ -258,6 +259,47 @@ def test_a_finding_ends_the_trial_at_its_step(judged: Callable[..., Judged]) -> 
     assert done.notes[HEALTH] == [
         {"rule": "dead_layer", "severity": "critical", "summary": "dead_layer in conv1"}
     ]
+
+
+def test_the_studys_pruner_decides_about_health(judged: Callable[..., Judged]) -> None:
+    """The judge only tells it: a study whose pruner does not look at findings ends no trial."""
+    study = optuna.create_study(direction="maximize", pruner=NopPruner())
+    done = judged(
+        lambda judge: [At(lambda: judge.announce(finding("dead_layer")), step=2)],
+        study=study,
+        rung="none",
+    )
+    assert not done.stopped
+    assert [one["rule"] for one in done.notes[HEALTH]] == ["dead_layer"]
+
+
+def test_health_ends_trials_of_two_objectives(judged: Callable[..., Judged]) -> None:
+    done = judged(
+        lambda judge: [At(lambda: judge.announce(finding("dead_layer")), step=2)],
+        objective="accuracy,seconds",
+    )
+    assert done.stopped == "pruned by health (dead_layer): dead_layer in conv1"
+
+
+@pytest.mark.parametrize("health", ["critical", "none"])
+def test_a_finding_that_stops_nothing_is_no_second_rung(
+    health: str, judged: Callable[..., Judged]
+) -> None:
+    """Others that have come to the rung since then do not end a trial that went on from it."""
+
+    def others_come(judge: Judge) -> None:
+        for _ in range(4):
+            trial = judge._trial.study.ask()
+            trial.report(2.0, 1)
+            judge._trial.study.tell(trial, 2.0)
+        judge.announce(finding("saturated", "warning"))
+
+    done = judged(
+        lambda judge: [At(lambda: others_come(judge), step=5)], rungs="1/4", health=health
+    )
+    assert set(done.study.trials[0].intermediate_values) == {1}
+    assert [one["rule"] for one in done.notes[HEALTH]] == ["saturated"]
+    assert not done.stopped
 
 
 def test_a_finding_of_the_validation_ends_it_after_the_epoch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -14,14 +15,16 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.callbacks import Callback
-from pipelines.data.datasets import load_dataset
-from pipelines.trainer import Fit
+from pipelines.config import RunConfig
+from pipelines.data.datasets import ImageData, load_dataset
+from pipelines.trainer import Evaluation, Fit
 from search import objective as objective_module
 from search.definition import StudyDefinition
 from search.judge import Judge
 from search.objective import NotBegun, Objective, TrialRun
 from search.pruners import make_pruner
 from search.queue_storage import give_back
+from search.samplers import make_sampler
 from search.storage import open_storage
 from search.storage_url import storage_url
 from search.studies import create
@@ -44,7 +47,13 @@ def opened(definition: StudyDefinition) -> Iterator[tuple[Study, Objective]]:
     storage = open_storage(storage_url())
     parent = MlflowRun.open("tests", definition.options.name)
     create(storage, definition, parent.run_id)
-    study = Study(definition.options.name, storage, pruner=make_pruner(definition.options))
+    options, space = definition.options, definition.searched
+    study = Study(
+        options.name,
+        storage,
+        sampler=make_sampler(options, space, definition.base),
+        pruner=make_pruner(options),
+    )
     with Deliveries() as deliveries:
         data = load_dataset(definition.base)
         yield study, Objective(TrialRun(definition, data, parent, deliveries))
@@ -134,7 +143,7 @@ def test_rungs_are_scored_and_kept(defined: Defined) -> None:
     rungs = trial.user_attrs["rungs"]
     assert [rung["share"] for rung in rungs] == [0.25, 0.5]
     # One report at each rung.
-    scores = {1: rungs[0]["accuracy"], 3: rungs[1]["accuracy"]}
+    scores = {1: rungs[0]["accuracy"], 2: rungs[1]["accuracy"]}
     assert trial.intermediate_values == pytest.approx(scores, abs=1e-5)
     assert trial.user_attrs["aside_samples"] == sum(rung["samples"] for rung in rungs) > 0
     assert run.data.metrics["rung/accuracy"] == rungs[1]["accuracy"]
@@ -269,26 +278,32 @@ def test_a_batch_that_does_not_fit_is_infeasible(
     assert study.best_trials == []
 
 
-def test_samplers_learn_from_what_does_not_fit() -> None:
-    """Batches above 128 do not fit: TPE and GP ask for fewer and fewer of them."""
-    for sampler in (
-        optuna.samplers.TPESampler(seed=0, n_startup_trials=8),
-        optuna.samplers.GPSampler(seed=0, n_startup_trials=8),
-    ):
-        study = optuna.create_study(direction="maximize", sampler=sampler)
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_samplers_learn_from_what_does_not_fit(
+    sampler: str, defined: Defined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches above 128 do not fit, and nothing else tells one from the other."""
 
-        def fits(trial: optuna.Trial) -> float:
-            batch = trial.suggest_int("batch_size", 16, 1024, log=True)
-            misfit = batch > 128
-            trial.set_constraint("memory", 1.0 if misfit else -1.0)
-            # Accuracy would grow with the batch, if only it fitted.
-            return 0.1 if misfit else 0.5 + batch / 1000
+    def prepare(config: RunConfig, data: ImageData) -> SimpleNamespace:
+        if config.batch_size > 128:
+            raise MemoryError
+        return SimpleNamespace(config=config)
 
-        study.optimize(fits, n_trials=24)
-        late = [trial.params["batch_size"] > 128 for trial in study.trials[12:]]
-        early = [trial.params["batch_size"] > 128 for trial in study.trials[:8]]
-        assert sum(late) / len(late) < sum(early) / len(early)
-        assert study.best_trial.params["batch_size"] <= 128
+    def train(setup: SimpleNamespace, *_: Any, **__: Any) -> SimpleNamespace:
+        return SimpleNamespace(valid=Evaluation(loss=0.5, accuracy=0.9), history=[], findings=())
+
+    monkeypatch.setattr(objective_module, "prepare", prepare)
+    monkeypatch.setattr(objective_module, "train", train)
+    definition = defined(("batch_size=log:16:1024",), sampler=sampler, rung="none")
+    with opened(definition) as (study, objective):
+        for _ in range(24):
+            study.enqueue_trial({})
+        study.optimize(objective, n_trials=24)
+    fits = [trial.constraints["memory"] < 0 for trial in study.trials]
+    assert fits == [trial.params["batch_size"] <= 128 for trial in study.trials]
+    # Ten are drawn at random, and about half of those do not fit.
+    assert sum(fits[:10]) < 8
+    assert sum(fits[14:]) >= 8
 
 
 @pytest.mark.parametrize("name", ["TPESampler", "GPSampler"])

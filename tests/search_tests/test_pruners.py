@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import MedianPruner, NopPruner
 from optuna.trial import TrialState
 
 from search.config import StudyConfig
+from search.halving import Halving, Hyperband
 from search.health import HEALTH, HealthPruner
-from search.pruners import make_pruner, resource, rung_score
+from search.pruners import make_pruner, rung_score
 from search.studies import directions
 from tracking.errors import BadOption
 
@@ -26,25 +27,25 @@ FALLING = RISING[::-1]
 
 
 def pruned(options: StudyConfig, scores: Sequence[Sequence[float]]) -> list[int | None]:
-    """For each trial the rung at which it was pruned, or None.
+    """For each trial the rung at which it was pruned, counted from 1, or None.
 
     ``scores``: of each trial those at its rungs; trials come one after the other.
     """
     study = optuna.create_study(
         study_name="pruned", directions=directions(options), pruner=make_pruner(options)
     )
-    return [_pruned_at(study.ask(), study, options, each) for each in scores]
+    return [end_of(study, dict(enumerate(each, start=1))) for each in scores]
 
 
-def _pruned_at(
-    trial: optuna.Trial, study: optuna.Study, options: StudyConfig, scores: Sequence[float]
-) -> int | None:
-    for index, score in enumerate(scores):
-        trial.report(score, resource(index, options))
+def end_of(study: optuna.Study, scores: Mapping[int, float]) -> int | None:
+    """The rung at which the next trial is pruned, or None; ``scores``: rung -> score."""
+    trial = study.ask()
+    for rung, score in scores.items():
+        trial.report(score, rung)
         if trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
-            return index
-    study.tell(trial, scores[-1])
+            return rung
+    study.tell(trial, 0.0)
     return None
 
 
@@ -91,8 +92,25 @@ def test_the_first_only_show_what_is_usual(trials: int, prior: bool, first: int)
 def test_halving_goes_on_at_the_next_rung() -> None:
     options = StudyConfig(rungs="1/9,1/3", reduction=2, bootstrap=0, health="none")
     # Good at the first rung and bad at the second, where it meets those that the first has kept.
-    assert pruned(options, [[0.5, 0.5]] * 4 + [[0.9, 0.1]]) == [None] * 4 + [1]
-    assert pruned(options, [[0.5, 0.5]] * 4 + [[0.1, 0.9]]) == [None] * 4 + [0]
+    assert pruned(options, [[0.5, 0.5]] * 4 + [[0.9, 0.1]]) == [None] * 4 + [2]
+    assert pruned(options, [[0.5, 0.5]] * 4 + [[0.1, 0.9]]) == [None] * 4 + [1]
+
+
+def test_batches_that_are_too_large_for_a_rung_compete_at_the_next() -> None:
+    """Of 17,000 images in 18 epochs: batch 512 makes 33 steps an epoch, batch 1024 makes 16."""
+    options = StudyConfig(rungs="1/18,1/6", reduction=2, bootstrap=0, health="none")
+    numbers = {
+        steps: [rung.number for rung in options.plan.rungs(18 * steps, options.rung_least_steps)]
+        for steps in (33, 16)
+    }
+    assert numbers == {33: [1, 2], 16: [2]}
+    study = optuna.create_study(
+        study_name="pruned", direction="maximize", pruner=make_pruner(options)
+    )
+    for _ in range(20):
+        end_of(study, dict.fromkeys(numbers[16], 0.80))
+    # All by itself at its first rung, and no worse than the others at the second.
+    assert end_of(study, {1: 0.60, 2: 0.80}) is None
 
 
 # -- threshold --
@@ -130,12 +148,12 @@ def test_hyperband_starts_some_trials_at_later_rungs() -> None:
     )
     worse_and_worse = [[-number, -number] for number in range(200)]
     ends = pruned(options, worse_and_worse)
-    assert {0, 1, None} == set(ends)
+    assert {1, 2, None} == set(ends)
     # One bracket of three is first judged at the second rung, one never.
     halving = pruned(options.model_copy(update={"pruner": "halving"}), worse_and_worse)
     assert ends.count(None) > halving.count(None)
-    assert ends.count(0) < halving.count(0)
-    assert ends.count(1) > 0
+    assert ends.count(1) < halving.count(1)
+    assert ends.count(2) > 0
 
 
 # -- none --
@@ -151,22 +169,23 @@ def test_none_prunes_nothing() -> None:
 @pytest.mark.parametrize(
     ("pruner", "kind"),
     [
-        ("halving", SuccessiveHalvingPruner),
-        ("hyperband", HyperbandPruner),
+        ("halving", Halving),
+        ("hyperband", Hyperband),
         ("median", MedianPruner),
         ("none", NopPruner),
     ],
 )
-def test_health_comes_before_every_pruner(pruner: str, kind: type) -> None:
-    options = StudyConfig(pruner=pruner, rungs="1/9,1/3", bootstrap=0)
-    assert isinstance(make_pruner(options.model_copy(update={"health": "none"})), kind)
+@pytest.mark.parametrize("health", ["critical", "none"])
+def test_health_comes_before_every_pruner(pruner: str, kind: type, health: str) -> None:
+    options = StudyConfig(pruner=pruner, rungs="1/9,1/3", bootstrap=0, health=health)
     study = optuna.create_study(direction="maximize", pruner=make_pruner(options))
     assert isinstance(study.pruner, HealthPruner)
+    assert isinstance(study.pruner.wrapped, kind)
     trial = study.ask()
     trial.report(1.0, 1)
     assert not trial.should_prune()
     trial.set_user_attr(HEALTH, [{"rule": "dead_layer", "severity": "critical", "summary": ""}])
-    assert trial.should_prune()
+    assert trial.should_prune() is (health == "critical")
 
 
 def test_an_unknown_rule_is_refused() -> None:
@@ -212,9 +231,3 @@ def test_scores_order_trials_as_the_loss_does(one: float, other: float) -> None:
         assert scores[0] >= scores[1]
     if one + 1e-6 * (1 + one) < other:
         assert scores[0] > scores[1]
-
-
-@pytest.mark.parametrize("reduction", [2, 3])
-def test_rungs_are_reported_as_powers(reduction: int) -> None:
-    options = StudyConfig(reduction=reduction)
-    assert [resource(index, options) for index in range(4)] == [reduction**i for i in range(4)]

@@ -64,8 +64,13 @@ def test_what_no_shares_are(text: str) -> None:
 
 def test_rungs_lie_at_their_shares() -> None:
     rungs = RungPlan.parse("plain", "1/9,1/3").rungs(900)
-    assert [(rung.index, rung.step) for rung in rungs] == [(0, 100), (1, 300)]
+    assert [(rung.number, rung.step) for rung in rungs] == [(1, 100), (2, 300)]
     assert [rung.share for rung in rungs] == [1 / 9, 1 / 3]
+
+
+def test_rungs_that_come_too_early_are_left_out_and_the_others_keep_their_numbers() -> None:
+    plan = RungPlan.parse("plain", "1/9,1/3")
+    assert [(rung.number, rung.step) for rung in plan.rungs(180, least_steps=25)] == [(2, 60)]
 
 
 def test_none_has_no_rungs() -> None:
@@ -79,6 +84,6 @@ def test_rungs_come_in_order_and_before_the_end(steps: int, shares: list[float])
     places = [rung.step for rung in rungs]
     assert places == sorted(set(places))
     assert all(1 <= step < steps for step in places)
-    assert [rung.index for rung in rungs] == sorted({rung.index for rung in rungs})
+    assert [rung.number for rung in rungs] == sorted({rung.number for rung in rungs})
     apart = {max(round(share * steps), 1) for share in plan.shares}
     assert set(places) == apart - set(range(steps, steps + 2))

@@ -153,14 +153,6 @@ def test_two_objectives_can_be_searched() -> None:
         assert len(study.best_trials) >= 1
 
 
-def test_cmaes_needs_a_range() -> None:
-    options = StudyConfig(sampler="cmaes")
-    with pytest.raises(BadOption, match=r"^sampler=cmaes searches ranges, and the space has none;"):
-        make_sampler(options, space_of(GRID), BASE)
-    one = drawn(6, sampler="cmaes", texts=("lr_max=log:1e-3:0.1",))
-    assert len({params["lr_max"] for params in one}) == 6
-
-
 # -- the grid --
 
 

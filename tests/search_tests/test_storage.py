@@ -438,6 +438,8 @@ class TestSettled:
     def test_failed_ones_with_a_retry_or_too_many(self) -> None:
         notes: list[dict[str, Any]] = [{"retried_as": 0}, {"surplus": True}, {"reason": "x"}]
         trials = [optuna.create_trial(state=TrialState.FAIL, user_attrs=note) for note in notes]
+        for number, trial in enumerate(trials):
+            trial.number = number
         assert settled(trials) == [trials[2]]
         assert settled(iter(trials)) == [trials[2]]
 

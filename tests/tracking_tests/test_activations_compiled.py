@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+from torch._dynamo.testing import CompileCounter
 
 from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd
 from tracking import ActivationStats
-from tracking.layers import Hook
 
 __all__: list[str] = []
 
@@ -116,7 +114,35 @@ def test_a_single_compiled_layer_is_called_model() -> None:
     assert [(row["layer"], row["max"]) for row in rows(stats.read())] == [("model", 3)]
 
 
-def test_hooks_are_not_compiled_for_each_shape_that_a_layer_has() -> None:
-    assert len(run("eager", record_eval=True)) == 8
-    code = inspect.unwrap(Hook.__call__).__code__
-    assert _debug_get_cache_entry_list(code) == []
+def test_a_whole_graph_is_recorded_without_being_split() -> None:
+    model, counter = cnn(), CompileCounter()
+    compiled: Any = torch.compile(model, backend=counter, fullgraph=True)
+    optimizer = sgd(model)
+    with ActivationStats(model, optimizer=optimizer) as stats:
+        for x in batches(3):
+            compiled(x).square().mean().backward()
+            optimizer.step()
+    assert counter.frame_count == 1
+    assert [row["layer"] for row in rows(stats.read())] == ["1", "3"] * 3
+
+
+def test_a_layer_that_joins_a_compiled_model_is_recorded_from_the_next_step_on() -> None:
+    model = cnn()
+    compiled: Any = torch.compile(model, backend="eager")
+    with ActivationStats(compiled) as stats:
+        for step, x in enumerate(batches(4)):
+            if step == 1:
+                model.append(nn.Tanh())
+            compiled(x).sum().backward()
+            stats.step()
+    assert [row["step"] for row in rows(stats.read()) if row["layer"] == "4"] == [2, 3]
+
+
+def test_a_model_that_is_compiled_in_part() -> None:
+    model = cnn()
+    model[1].compile(backend="eager")
+    with ActivationStats(model) as stats:
+        for x in batches(3):
+            model(x).sum().backward()
+            stats.step()
+    assert [row["layer"] for row in rows(stats.read())] == ["1", "3"] * 3

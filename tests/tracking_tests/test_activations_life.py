@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import re
 import weakref
 from pathlib import Path
@@ -220,6 +221,10 @@ def test_outputs_are_not_kept_alive() -> None:
         ({"every": "auto:1"}, "every=auto:1: allowed: a whole number from 1"),
         ({"every": "often"}, "every=often: allowed: a whole number from 1"),
         ({"flush_every": 0}, "flush_every=0: allowed: a whole number from 1"),
+        ({"near_zero_eps": math.nan}, "near_zero_eps=nan: allowed: a number from 0"),
+        ({"near_zero_eps": -0.1}, "near_zero_eps=-0.1: allowed: a number from 0"),
+        ({"above_threshold": math.nan}, "above_threshold=nan: allowed: a number"),
+        ({"optimizer": [1]}, "optimizer=list: allowed: a torch.optim.Optimizer"),
     ],
 )
 def test_bad_options_are_refused_before_anything_happens(

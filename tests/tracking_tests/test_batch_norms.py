@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -66,6 +68,30 @@ def test_one_look_for_each_validation_and_hooks_in_its_first_pass_alone() -> Non
     stats.close()
     stats.close()
     assert not model[1]._forward_pre_hooks
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_a_compiled_model_is_looked_at_in_each_validation_too() -> None:
+    torch.compiler.reset()
+    model = network()
+    found: list[NormFigures] = []
+    stats = NormStats(model, found.append)
+    stats.attach()
+    compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
+    batches = [torch.randn(4, 1, 6, 6) for _ in range(3)]
+    for step in (5, 9):
+        for mode in (True, False):
+            model.train(mode)
+            stats.current_step = step
+            for x in batches:
+                stats.before_forward(mode, compiled=True)
+                compiled(x)
+    stats.close()
+    assert [(one.step, one.samples, one.values) for one in found] == [(5, 4, 64), (9, 4, 64)]
+    assert not model[1]._forward_pre_hooks
+    model.train()
+    compiled(batches[0])
+    assert len(found) == 2
 
 
 def test_layers_without_running_statistics_and_tiny_batches_are_left_out() -> None:

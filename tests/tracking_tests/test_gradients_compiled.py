@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.utils.checkpoint import checkpoint
 
 from tests.tracking_tests.flow import assert_gradients, output_gradients
@@ -63,6 +64,17 @@ def test_gradients_are_those_of_the_plain_model(backend: str, layers: str) -> No
 
 def test_steps_that_are_not_due_are_left_out_of_a_compiled_model_too() -> None:
     assert [row["step"] for row in run("eager", every=2)] == [0, 0, 2, 2]
+
+
+def test_a_whole_graph_is_recorded_without_being_split() -> None:
+    model, counter = cnn(), CompileCounter()
+    compiled: Any = torch.compile(model, backend=counter, fullgraph=True)
+    with GradientStats(model) as stats:
+        for x in batches(3):
+            compiled(x).square().mean().backward()
+            stats.step()
+    assert counter.frame_count == 1
+    assert [row["layer"] for row in rows(stats.read())] == ["1", "3"] * 3
 
 
 class Checkpointed(nn.Module):

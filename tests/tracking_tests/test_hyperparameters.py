@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,11 @@ OPTIMIZERS: dict[str, tuple[Callable[[Any], Optimizer], dict[str, Any]]] = {
         {"lr": 0.04, "momentum": None, "lr_decay": 0.1},
     ),
     "adadelta": (lambda p: torch.optim.Adadelta(p, 1.0, rho=0.8), {"momentum": None, "rho": 0.8}),
+    "adafactor": (lambda p: torch.optim.Adafactor(p, 0.1), {"lr": 0.1, "d": 1, "eps.1": 1e-3}),
+    "rprop": (
+        lambda p: torch.optim.Rprop(p, 0.1, etas=(0.4, 1.3)),
+        {"etas.0": 0.4, "etas.1": 1.3, "step_sizes.0": 1e-6, "step_sizes.1": 50},
+    ),
     "tensor lr": (
         lambda p: torch.optim.AdamW(
             p, torch.tensor(0.25), betas=(torch.tensor(0.5), torch.tensor(0.75))
@@ -211,6 +217,16 @@ def test_smoothed_loss_is_the_bias_corrected_average(place: type[Tensor]) -> Non
     found = [row["loss_smooth"] for row in rows(recorder.read())]
     assert found.pop(3) is None
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_loss_that_is_not_finite_does_not_end_the_smoothed_one() -> None:
+    optimizer = sgd()
+    with Recorder(optimizer) as recorder:
+        for loss in (math.nan, 2.0, math.inf, 4.0):
+            recorder.note(loss=loss)
+            optimizer.step()
+    found = [row["loss_smooth"] for row in rows(recorder.read())]
+    assert found == pytest.approx([math.nan, 2.0, 2.0, (0.98 * 2 + 4) / 1.98], nan_ok=True)
 
 
 class Steps(torch.optim.Optimizer):

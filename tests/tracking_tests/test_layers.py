@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import copy
-import pickle
 import re
 from collections import OrderedDict
 
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tracking.errors import BadOption
-from tracking.layers import Hook, check_layers, matching_layers, named_layers, select_layers
+from tracking.layers import check_layers, inner_model, matching_layers, named_layers, select_layers
 
 __all__: list[str] = []
 
@@ -97,6 +95,19 @@ def test_the_last_layer_with_parameters_may_be_a_non_linearity() -> None:
     assert list(select_layers(prelu, "activations")) == ["1"]
 
 
+# Its being deprecated does not make it disappear.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_what_torch_jit_has_compiled_is_left_out() -> None:
+    scripted = torch.jit.script(nn.Linear(3, 3))
+    mixed = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), scripted)
+    assert list(select_layers(mixed, "all")) == ["0", "1"]
+    assert list(select_layers(mixed, "activations")) == ["0", "1"]
+    for whole in (scripted, torch.jit.script(nn.Sequential(nn.ReLU()))):
+        with pytest.raises(BadOption, match=r"^model: torch\.jit has compiled it"):
+            inner_model(whole)
+
+
 def test_a_shared_module_goes_by_its_first_name() -> None:
     relu = nn.ReLU()
     shared = nn.Sequential(nn.Linear(2, 2), relu, nn.Linear(2, 2), relu)
@@ -144,17 +155,3 @@ def test_a_malformed_expression_is_refused(layers: str) -> None:
         assert message.startswith(f"layers={layers}: ")
         assert "allowed: activations, params, all, or an expression" in message
         assert "\n" not in message
-
-
-def test_hook_passes_on_its_arguments_and_returns_nothing() -> None:
-    seen: list[tuple[object, ...]] = []
-    Hook(lambda *args: seen.append(args))(1, "a")
-    assert seen == [(1, "a")]
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_a_copied_hook_does_nothing(copied: object) -> None:
-    assert callable(copied)
-    hook = copied(Hook(lambda *args: pytest.fail("a copy's hook was called")))
-    assert isinstance(hook, Hook)
-    hook(1, 2, 3)

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from tests.tracking_tests.models import batches, cnn, rows, sgd, train
+from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd, train
 from tracking import ActivationStats, GradientStats, Recorder, UpdateStats
+from tracking.errors import BadOption
 from tracking.optimizer_steps import on_each_step
 
 __all__: list[str] = []
@@ -167,3 +169,50 @@ def test_a_closure_may_note_the_loss_that_it_computes() -> None:
     assert len(losses) > 4
     assert [row["loss"] for row in found] == [losses[first] for first in firsts[:2]]
     assert [row["batch_size"] for row in found] == [len(x)] * 2
+
+
+class Wrapper(torch.optim.Optimizer):
+    """An optimizer around another one, without hooks of its own, as Accelerate has."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def step(self, closure: Any = None) -> Any:
+        return self.optimizer.step(closure)
+
+
+def test_an_optimizer_may_be_wrapped() -> None:
+    model = cnn()
+    inner = sgd(model)
+    optimizer = Wrapper(inner)
+    with (
+        Recorder(optimizer) as recorder,
+        ActivationStats(model, optimizer=optimizer) as stats,
+        UpdateStats(model, optimizer) as updates,
+    ):
+        for x in batches(2):
+            model(x).square().mean().backward()
+            optimizer.step()
+    for one in (recorder, stats, updates):
+        assert {row["step"] for row in rows(one.read())} == {0, 1}
+    assert hooks_on(model, inner) == 0
+
+
+@pytest.mark.parametrize("given", [None, nn.ReLU(), [nn.Parameter(torch.ones(2))]])
+def test_what_is_no_optimizer_is_refused(given: Any) -> None:
+    with pytest.raises(BadOption, match=f"^optimizer={type(given).__name__}: allowed: a torch"):
+        Recorder(given)
+
+
+def test_a_recorder_that_cannot_begin_leaves_no_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = cnn()
+    optimizer = sgd(model)
+
+    def refuse(*_: Any) -> Any:
+        raise Boom
+
+    monkeypatch.setattr(optimizer, "register_step_post_hook", refuse)
+    for recorder in (ActivationStats(model, optimizer=optimizer), UpdateStats(model, optimizer)):
+        with pytest.raises(Boom), recorder:
+            pass
+    assert hooks_on(model) == 0

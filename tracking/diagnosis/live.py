@@ -32,8 +32,9 @@ from tracking.diagnosis.traces import (
     step_trace,
     update_traces,
 )
+from tracking.hooks import ValuesHook
 from tracking.inputs import InputStats
-from tracking.layers import Hook, inner_model, named_layers
+from tracking.layers import inner_model, named_layers
 from tracking.outputs import in_trace
 from tracking.pace import Pace
 from tracking.reasons import one_line
@@ -95,12 +96,13 @@ class LiveDiagnosis:
         self._model = inner_model(model)
         self._inputs = InputStats(self._input, first_step)
         self._norms = NormStats(self._model, self._norm, first_step)
+        self._forward = ValuesHook(self._before_forward)
         self._handle: RemovableHandle | None = None
 
     def __enter__(self) -> Self:
         if self._active:
-            hook = Hook(self._before_forward)
-            self._handle = self._model.register_forward_pre_hook(hook)
+            self._handle = self._model.register_forward_pre_hook(self._forward)
+            self._norms.attach()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -177,17 +179,18 @@ class LiveDiagnosis:
         written.append(write_findings(self.findings, directory / FINDINGS))
         written.append(write_evidence(self._evidence, directory / EVIDENCE))
 
-    def _before_forward(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _before_forward(self, inputs: tuple[Any, ...]) -> None:
         # Compiled code calls it after its removal too.
         if self._handle is not None and not in_trace():
             began = time.perf_counter()
-            self._look_at(model, inputs)
+            self._look_at(inputs)
             self._pace.always += time.perf_counter() - began
 
     @_guarded
-    def _look_at(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._norms.before_forward(model.training)
-        if model.training:
+    def _look_at(self, inputs: tuple[Any, ...]) -> None:
+        training = self._model.training
+        self._norms.before_forward(training, compiled=self._forward.compiled)
+        if training:
             self._inputs.look(inputs)
 
     def _input(self, figures: InputFigures) -> None:

@@ -9,10 +9,10 @@ from typing import Any, Self
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tracking.hooks import Hook
 from tracking.integrations.fits import FitRecords
 from tracking.integrations.steps import samples_in
-from tracking.layers import Hook
-from tracking.optimizer_steps import on_each_step
+from tracking.optimizer_steps import inner_optimizer, on_each_step
 
 __all__ = ["LayerscopeCallback"]
 
@@ -50,9 +50,7 @@ class LayerscopeCallback(FitRecords, TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if not state.is_world_process_zero:
             return
-        model, optimizer = parts["model"], parts["optimizer"]
-        # Accelerate's wrapper has no hooks.
-        optimizer = getattr(optimizer, "optimizer", optimizer)
+        model, optimizer = parts["model"], inner_optimizer(parts["optimizer"])
         self._begin(model, optimizer, expected_steps=state.max_steps, first_step=state.global_step)
         self._hooked(*on_each_step(optimizer, None, self._after_update))
         self._hooked(model.register_forward_hook(Hook(self._after_forward), with_kwargs=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,32 +147,35 @@ def test_a_run_that_goes_on_is_looked_at_from_its_own_first_step(tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own making
-def test_compiled_code_calls_no_hook_of_a_diagnosis_that_is_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batch_norm_is_looked_at_while_the_run_lasts(tmp_path: Path, compiled: bool) -> None:
+    torch.compiler.reset()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten())
-    compiled = torch.compile(model, backend="eager")
+    called: Any = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x = torch.randn(4, 1, 6, 6)
     with RunRecord(model, optimizer, tmp_path) as record:
         for _ in range(3):
             for _ in range(2):
-                compiled(x).square().mean().backward()
+                called(x).square().mean().backward()
                 optimizer.step()
                 record.step()
             model.eval()
             for _ in range(3):
-                compiled(x)
+                called(x)
             record.validated(1.0, 0.5)
             model.train()
     norms = read_evidence(tmp_path / "evidence.json").norms
-    assert [one.step for one in norms.values()] in ([6], [])  # the last look, or none at all
-    before = (tmp_path / "evidence.json").read_bytes()
-    model.eval()
-    compiled(x)
-    model.train()
-    compiled(x)
+    assert [(one.step, one.samples) for one in norms.values()] == [(6, 4)]
     assert not model._forward_pre_hooks
     assert not model[1]._forward_pre_hooks
+    # Compiled code calls hooks also after they have been removed.
+    before = (tmp_path / "evidence.json").read_bytes()
+    model.eval()
+    called(x)
+    model.train()
+    called(x)
     assert (tmp_path / "evidence.json").read_bytes() == before
 
 
