@@ -7,6 +7,7 @@ against it by a test, so a name means the same everywhere: ``lr_max: 0.1``, ``--
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -237,9 +238,11 @@ class RunConfig(Options):
         flags = [name for name in texts if isinstance(values[name], bool)]
         return texts | {name: texts[name].lower() for name in flags}  # as the command takes them
 
-    def to_yaml(self) -> str:
+    def to_yaml(self, without: Collection[str] = ()) -> str:
         """The configuration as a YAML file that ``layerscope train --config`` reads back.
 
-        Defaults that depend on another option are left out, so that a flag may change that one.
+        Defaults that depend on another option are left out, so that a flag may change that one; and
+        the options ``without``, which are at their defaults then.
         """
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+        values = self.model_dump(mode="json", exclude_none=True, exclude=set(without))
+        return yaml.safe_dump(values, sort_keys=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -11,13 +11,22 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-__all__ = ["config_flags"]
+__all__ = ["config_file", "config_flags"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def config_flags(kind: type[BaseModel]) -> Callable[[F], F]:
-    """A decorator that adds a flag for every field of a configuration.
+config_file = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="YAML file with options, such as a run's config.yaml; flags override it.",
+)
+"""A decorator that adds the file whose options flags override: see ``given_options``."""
+
+
+def config_flags(kind: type[BaseModel], only: Collection[str] | None = None) -> Callable[[F], F]:
+    """A decorator that adds a flag for every field of a configuration, or for some of them.
 
     ``lr_max`` becomes ``--lr-max``; the command group accepts ``--lr_max`` too, since
     `mlflow run -P` passes names as they are. Values are passed on as text and judged by the
@@ -27,6 +36,8 @@ def config_flags(kind: type[BaseModel]) -> Callable[[F], F]:
 
     def add(command: F) -> F:
         for name, field in reversed(list(kind.model_fields.items())):
+            if only is not None and name not in only:
+                continue
             option = click.option(
                 f"--{name.replace('_', '-')}",
                 name,

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 from tracking.errors import BadOption, did_you_mean
 from tracking.reasons import one_line
 
-__all__ = ["config_from", "read_config"]
+__all__ = ["config_from", "configs_from", "given_options", "read_config"]
 
 T = TypeVar("T", bound=BaseModel)
+U = TypeVar("U", bound=BaseModel)
 
 
 def config_from(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -31,6 +32,22 @@ def config_from(kind: type[T], values: Mapping[str, Any]) -> T:
         return kind.model_validate(dict(values))
     except ValidationError as error:
         raise BadOption("; ".join(_one_line(item) for item in error.errors())) from None
+
+
+def configs_from(first: type[T], second: type[U], values: Mapping[str, Any]) -> tuple[T, U]:
+    """Build two configurations from the options of both. Raises BadOption, as ``config_from``."""
+    own = {name: value for name, value in values.items() if name in first.model_fields}
+    rest = {name: value for name, value in values.items() if name not in own}
+    return config_from(first, own), config_from(second, rest)
+
+
+def given_options(flags: Mapping[str, Any], path: Path | None = None) -> dict[str, Any]:
+    """The options that a user gives: flags (None where one is not given), which override a file's.
+
+    Raises BadOption, as ``read_config``.
+    """
+    given = read_config(path) if path else {}
+    return given | {name: value for name, value in flags.items() if value is not None}
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from tracking.recording_options import RecordingOptions
 from tracking.records import DatasetInfo, Finding, Metric
 from tracking.sink import NullSink, Sink
 
-__all__ = ["FitResult", "Setup", "prepare", "train"]
+__all__ = ["FitResult", "Setup", "make_model", "prepare", "train"]
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,23 @@ def prepare(config: RunConfig, data: ImageData | None = None) -> Setup:
     else:
         check_batch_size(config, data)
     torch.manual_seed(config.seed)
-    model = build_model(config, data.image_shape, data.num_classes).to(device)
+    model = make_model(config, data).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    if config.record:
-        select_layers(model, config.layers)
     loaders = make_loaders(data, config, device)
     summary = summarize(model, torch.zeros(1, *data.image_shape, device=device))
     return Setup(config, device, data, loaders, model, make_optimizer(model, config), summary)
+
+
+def make_model(config: RunConfig, data: ImageData) -> nn.Module:
+    """The network for these images, on no device yet; draws its weights from torch's generator.
+
+    Raises BadInput: it cannot be built, or ``layers`` means none of its layers.
+    """
+    model = build_model(config, data.image_shape, data.num_classes)
+    if config.record:
+        select_layers(model, config.layers)
+    return model
 
 
 def train(

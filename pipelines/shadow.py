@@ -1,9 +1,10 @@
 """Shadow: a copy of the network that is trained for a while beside the run, which goes on as if
 nothing had been.
 
-It answers two questions about a run that is not over: what would come out if the learning rate were
-brought down to zero from here (``anneal``), and what a complete schedule of fewer steps comes to
-(``cycle``). In mid-cycle the validation accuracy of the run itself says little about its end.
+It answers questions about a run that is not over: what would come out if the learning rate were
+brought down to zero from here (``anneal``), what a complete schedule of fewer steps comes to
+(``cycle``), and how good the weights are as they are (``as_it_is``). In mid-cycle that last figure
+says little about the run's end.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Shadow:
     """Trains copies of a run's network; weights, optimizer, data order and random states of the run
     stay bit-identical to those of a run without a shadow.
 
-    Make it before the run starts, while the model has no hooks. It takes the memory of one more
-    model with its optimizer.
+    Make it before the run starts, while the model has no hooks: what records the run then sees
+    nothing of it. It takes the memory of one more model, and of an optimizer while it trains.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -77,6 +78,16 @@ class Shadow:
         schedule: Schedule = make_schedule(self._setup.config, steps)
         return self._train(self._new_step(), steps, schedule, f"cycle {steps}")
 
+    def as_it_is(self) -> ShadowResult:
+        """The run's weights, validated."""
+        setup = self._setup
+        _copy(setup.model, self._model)
+        before = RandomState()
+        try:
+            return ShadowResult(self._validate(), 0)
+        finally:
+            before.restore()
+
     def _new_step(self) -> TrainStep:
         """The run's weights in the copy, and a new optimizer for them."""
         setup = self._setup
@@ -101,10 +112,13 @@ class Shadow:
                 if setup.device.type == "cpu" and not math.isfinite(float(loss)):
                     return ShadowResult(Evaluation(float(loss), 0.0), samples)
                 step.update()
-            valid = evaluate(self._model, setup.loaders.valid, setup.device, setup.config.precision)
+            return ShadowResult(self._validate(), samples)
         finally:
             before.restore()
-        return ShadowResult(valid, samples)
+
+    def _validate(self) -> Evaluation:
+        setup = self._setup
+        return evaluate(self._model, setup.loaders.valid, setup.device, setup.config.precision)
 
     def _loader(self, purpose: str) -> Loader:
         """The run's training data, in an order of its own."""

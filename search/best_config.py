@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["best_config"]
 
 
-def best_config(base: RunConfig, trial: FrozenTrial) -> RunConfig | None:
+def best_config(base: RunConfig, trial: FrozenTrial) -> RunConfig:
     """The configuration that repeats a trial: the base with the options that the trial noted.
 
-    None where it noted none, or where this version allows them no more.
+    Raises BadOption: it noted none, or this version allows them no more.
     """
     own = trial.user_attrs.get("config")
     if not isinstance(own, dict):
-        return None
+        raise BadOption(f"trial {trial.number}: it has noted no options, so it cannot be repeated")
     try:
         return config_from(RunConfig, base.model_dump(mode="json") | own)
-    except BadOption:
-        return None
+    except BadOption as error:
+        raise BadOption(
+            f"trial {trial.number}: this version of layerscope cannot repeat it ({error})"
+        ) from None

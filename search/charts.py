@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna import visualization
+from optuna import Study, visualization
 from optuna.trial import FrozenTrial
 from plotly.graph_objects import Figure
 
-from search.outcome import STATE_NAMES, trial_state
+from search.outcome import STATE_NAMES, Outcome
 from search.plot_kinds import PlotKind, Snapshot, kinds_of, quiet, why_not
-from search.trial_queue import retried_numbers
 from search.trial_text import as_result, end_of, parameters_text
 from tracking.reasons import one_line
 
@@ -95,7 +94,7 @@ def _history(shot: Snapshot) -> list[Figure]:
 def _pareto_front(shot: Snapshot) -> list[Figure]:
     labels = list(shot.labels)
     figure = visualization.plot_pareto_front(shot.judged, target_names=labels)
-    texts = _hover_texts(shot, shot.judged.get_trials(deepcopy=False))
+    texts = _hover_texts(shot, shot.judged)
     for trace in figure.data:
         on_front = "Best" in trace.hovertemplate  # Optuna gives them no other name
         color = RED if on_front else BLUE
@@ -169,8 +168,7 @@ def _parallel_coordinates(shot: Snapshot) -> list[Figure]:
 
 def _timeline(shot: Snapshot) -> list[Figure]:
     figure = visualization.plot_timeline(shot.study)
-    trials = shot.study.get_trials(deepcopy=False)
-    texts = _hover_texts(shot, trials)
+    texts = _hover_texts(shot, shot.study)
     names = {state.name: name for state, name in STATE_NAMES.items()}
     for trace in figure.data:
         name = names.get(trace.name, trace.name.lower())
@@ -180,7 +178,7 @@ def _timeline(shot: Snapshot) -> list[Figure]:
             hovertemplate="%{text}<extra></extra>",
             marker={"color": COLORS[name]},
         )
-    figure.update_layout(height=min(900, 200 + 9 * len(trials)))
+    figure.update_layout(height=min(900, 200 + 9 * len(texts)))
     figure.update_xaxes(title_text="local time")
     figure.update_yaxes(title_text="trial")
     return [figure]
@@ -216,14 +214,14 @@ def _in_percent(figure: Figure, shot: Snapshot) -> Figure:
     return figure
 
 
-def _hover_texts(shot: Snapshot, trials: Sequence[FrozenTrial]) -> dict[int, str]:
+def _hover_texts(shot: Snapshot, study: Study) -> dict[int, str]:
     """What the pointer shows of each trial, by number."""
-    retried = retried_numbers(trials)
-    return {trial.number: _hover_text(shot, trial, retried) for trial in trials}
+    outcome = Outcome.of(study)
+    return {t.number: _hover_text(shot, t, outcome.states[t.number]) for t in outcome.trials}
 
 
-def _hover_text(shot: Snapshot, trial: FrozenTrial, retried: frozenset[int]) -> str:
-    lines = [f"trial {trial.number}: {trial_state(trial, retried)}"]
+def _hover_text(shot: Snapshot, trial: FrozenTrial, state: str) -> str:
+    lines = [f"trial {trial.number}: {state}"]
     if lines[0].endswith("complete"):
         pairs = zip(shot.objectives, shot.labels, trial.values, strict=True)
         lines += [f"{label} {as_result(name, value)}" for name, label, value in pairs]

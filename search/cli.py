@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import click
 
 from pipelines.config import Options, RunConfig
-from pipelines.flags import config_flags
-from pipelines.options import config_from, read_config
-from search.config import StudyConfig
+from pipelines.flags import config_file, config_flags
+from pipelines.options import configs_from, given_options
+from search.config import LOCAL_OPTIONS, StudyConfig
 from search.definition import StudyDefinition
 from search.space import SearchSpace
 from search.storage_url import DEFAULT_STORAGE, storage_url
@@ -61,12 +61,7 @@ def study() -> None:
     help="YAML file with the space; --space overrides it.",
 )
 @storage_option
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    help="YAML file with options of the runs, such as a run's config.yaml; flags override it.",
-)
+@config_file
 @config_flags(StudyConfig)
 @config_flags(RunConfig)
 def run(
@@ -80,20 +75,17 @@ def run(
 
     Every option of `train` may be given: it holds for all trials, unless the space varies it.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    own = {name: given.pop(name) for name in StudyConfig.model_fields if name in given}
-    options = config_from(StudyConfig, own)
+    given = given_options(flags, config_path)
+    options, base = configs_from(StudyConfig, RunConfig, given)
     if not options.name.strip():
         raise BadOption("name is missing; give the study one: --name NAME")
-    file = read_config(config_path) if config_path else {}
-    base = config_from(RunConfig, file | given)
     texts = [text for several in space_texts for text in several.split()]
     if space_texts and not texts:
         raise BadOption("space is empty; give NAME=VALUES, or leave --space out")
     space = SearchSpace.read(texts, space_file, lr_scaling=options.lr_scaling)
     definition = StudyDefinition(base, options, space)
     url = storage_url(storage)
-    names = {*own, *file, *given, *(["space"] if texts or space_file else [])}
+    names = {*given, *(["space"] if texts or space_file else [])}
     if "MLFLOW_RUN_ID" in os.environ:
         # `mlflow run` gives every parameter of its entry point, and nobody has asked for defaults.
         names -= {*_at_default(options), *_at_default(base)}
@@ -112,9 +104,7 @@ def _at_default(options: Options) -> set[str]:
 @study.command()
 @name_option
 @storage_option
-@click.option("--data-dir", metavar="PATH", help="Where this machine has the data.")
-@click.option("--device", metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--threads", metavar="N", help="CPU threads of this worker.")
+@config_flags(RunConfig, LOCAL_OPTIONS)
 def worker(name: str, storage: str, **local: str | None) -> None:
     """Help with a study that `study run` has made, from this or any other machine.
 
@@ -126,8 +116,7 @@ def worker(name: str, storage: str, **local: str | None) -> None:
         from pipelines.console import user_console
         from search.working import work
 
-    given = {key: value for key, value in local.items() if value is not None}
-    work(name, url, given, user_console())
+    work(name, url, given_options(local), user_console())
 
 
 @study.command()
@@ -195,9 +184,7 @@ def report(name: str, storage: str, output: Path | None) -> None:
     metavar="NAME",
     help="Name of the model in MLflow's registry.  [the study's name]",
 )
-@click.option("--data-dir", metavar="PATH", help="Where this machine has the data.")
-@click.option("--device", metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--threads", metavar="N", help="CPU threads.")
+@config_flags(RunConfig, LOCAL_OPTIONS)
 def retrain(
     name: str, storage: str, trial: int | None, register: str | None, **local: str | None
 ) -> None:
@@ -206,5 +193,5 @@ def retrain(
     with quick_imports():
         from search.retrain import retrain_best
 
-    given = {key: value for key, value in local.items() if value is not None}
-    retrain_best(name, url, trial, name if register is None else register, given)
+    model = name if register is None else register
+    retrain_best(name, url, trial, model, given_options(local))

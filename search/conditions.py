@@ -15,7 +15,7 @@ from search.dimension_text import as_text, judged
 from search.dimensions import Choice, Dimension
 from tracking.errors import BadOption
 
-__all__ = ["MEANING", "always_has_meaning", "check_together", "has_meaning"]
+__all__ = ["MEANING", "always_has_meaning", "check_together", "has_meaning", "possible"]
 
 _SCHEDULES = get_args(RunConfig.model_fields["schedule"].annotation)
 
@@ -63,7 +63,7 @@ def always_has_meaning(name: str, dimensions: Mapping[str, Dimension], base: Run
     if name not in MEANING:
         return True
     condition, values = MEANING[name]
-    return set(_possible(condition, dimensions, base)) <= set(values)
+    return set(possible(condition, dimensions, base)) <= set(values)
 
 
 def check_together(dimensions: Mapping[str, Dimension], base: RunConfig) -> None:
@@ -79,7 +79,7 @@ def check_together(dimensions: Mapping[str, Dimension], base: RunConfig) -> None
     _check_momentum(dimensions, base)
 
 
-def _possible(name: str, dimensions: Mapping[str, Dimension], base: RunConfig) -> tuple[Any, ...]:
+def possible(name: str, dimensions: Mapping[str, Dimension], base: RunConfig) -> tuple[Any, ...]:
     """What an option may be in a trial; of a range, its two ends."""
     if name not in dimensions:
         return (getattr(base, name),)
@@ -89,18 +89,18 @@ def _possible(name: str, dimensions: Mapping[str, Dimension], base: RunConfig) -
 
 def _check_meaning(name: str, dimensions: Mapping[str, Dimension], base: RunConfig) -> None:
     condition, values = MEANING[name]
-    possible = _possible(condition, dimensions, base)
-    if not set(possible) & set(values):
+    found = possible(condition, dimensions, base)
+    if not set(found) & set(values):
         with judged(name, as_text(name, dimensions[name])):
             raise BadOption(
-                f"{name} has no meaning for {condition}={','.join(possible)}; "
+                f"{name} has no meaning for {condition}={','.join(found)}; "
                 f"it has for: {', '.join(values)}"
             )
 
 
 def _check_pct_start(dimensions: Mapping[str, Dimension], base: RunConfig) -> None:
-    largest = max(share or 0.0 for share in _possible("pct_start", dimensions, base))
-    if "one_cycle_linear" not in _possible("schedule", dimensions, base) or largest <= 0.5:
+    largest = max(share or 0.0 for share in possible("pct_start", dimensions, base))
+    if "one_cycle_linear" not in possible("schedule", dimensions, base) or largest <= 0.5:
         return
     # Neither is in the space only where the fixed options clash, and RunConfig has refused those.
     name = "pct_start" if "pct_start" in dimensions else "schedule"
@@ -118,9 +118,9 @@ def _check_momentum(dimensions: Mapping[str, Dimension], base: RunConfig) -> Non
             with judged("momentum_drop", as_text("momentum_drop", dimensions["momentum_drop"])):
                 raise BadOption("momentum_min is in the space too; search one of the two")
         return
-    highest = max(_possible("momentum_min", dimensions, base))
-    lowest = min(_possible("momentum_max", dimensions, base))
-    if highest <= lowest or set(_possible("schedule", dimensions, base)) == {"constant"}:
+    highest = max(possible("momentum_min", dimensions, base))
+    lowest = min(possible("momentum_max", dimensions, base))
+    if highest <= lowest or set(possible("schedule", dimensions, base)) == {"constant"}:
         return
     name = next(n for n in ("momentum_min", "momentum_max", "schedule") if n in dimensions)
     with judged(name, as_text(name, dimensions[name])):

@@ -13,10 +13,16 @@ from pydantic import Field, field_validator, model_validator
 from pipelines.config import Options
 from search.rung_plan import RungPlan, parse_shares
 
-__all__ = ["RUNNING_OPTIONS", "StudyConfig"]
+__all__ = ["LOCAL_OPTIONS", "MLFLOW_OPTIONS", "RUNNING_OPTIONS", "StudyConfig"]
 
 # What may change from one command to the next; the rest is the study's own, from its creation on.
 RUNNING_OPTIONS = ("name", "trials", "workers")
+
+# Options of the runs that are a machine's own: no part of the study, whoever has made it.
+LOCAL_OPTIONS = ("data_dir", "device", "threads")
+
+# Of the study's run in MLflow, which is not made again by a command that goes on.
+MLFLOW_OPTIONS = ("experiment", "run_name")
 
 
 class StudyConfig(Options):
@@ -44,18 +50,17 @@ class StudyConfig(Options):
     """What a trial is judged by on its way: anneal:EPOCHS (a copy of the weights with the learning
     rate brought down to zero), cycle (short complete runs before it), plain, or none."""
     rungs: str = "1/18"
-    """Where: shares of the run, separated by commas, e.g. 1/9 or 0.1,0.3."""
+    """Where trials are judged, as fractions of the run: 1/9 or 0.1,0.3."""
     rung_least_steps: int = Field(25, ge=1)
-    """No rung before so many optimizer steps: fewer show how a network starts, not what it comes
-    to, and large batches take few."""
+    """Skip rungs before this many optimizer steps; earlier scores say little."""
     rung_score: Literal["objective", "accuracy", "loss"] = "objective"
-    """What is compared there: what the study is after (its first objective), or validation accuracy
-    or loss."""
+    """What is compared at a rung: what the study is after (its first objective), or validation
+    accuracy or loss."""
     reduction: int = Field(3, ge=2)
-    """halving, hyperband: one trial in so many goes on from a rung."""
+    """halving, hyperband: keep the best 1/N of the trials at each rung."""
     bootstrap: int = Field(3, ge=0)
-    """halving, hyperband: the first trials at a rung, which only show what is usual there: they end
-    at it."""
+    """halving, hyperband: stop the first N trials at a rung, whatever their score; they show what
+    is usual there. A fifth of all trials at most; 0 with lr_prior."""
     pruner: str = "halving"
     """halving, hyperband, median, threshold:VALUE (of the score; where a study after accuracy
     compares by loss it is exp(-loss)), or none."""

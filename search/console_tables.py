@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from search.outcome import Counts, best, counts, front, objectives, time_left
+from search.outcome import Counts, Outcome, objectives
 from search.trial_text import (
     aim,
     as_result,
@@ -36,19 +36,18 @@ def status_table(study: Study, target: int) -> Group:
 
     ``target``: how many trials the study is to have in all.
     """
-    trials = study.get_trials(deepcopy=False)
-    count = counts(trials)
-    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    outcome = Outcome.of(study)
+    count, top = outcome.counts, outcome.best
+    running = [trial for trial in outcome.trials if trial.state == TrialState.RUNNING]
     table = _facts(f"Study {study.study_name}")
     _row(table, "objective", aim(study))
     _row(table, "trials", f"{count.done} of {target} done ({_share(count, target):.0%})")
     _row(table, "by state", count.text())
-    top = best(study)
     _row(table, "best so far", "none yet" if top is None else _short(study, top))
     if top is not None:
         _row(table, "with", parameters_text(top.params))
     workers = len({note(trial, "worker") or trial.number for trial in running})
-    _row(table, "time left", _left(count, time_left(trials, workers), workers))
+    _row(table, "time left", _left(count, outcome.time_left(workers), workers))
     return Group(table, _running(running)) if running else Group(table)
 
 
@@ -57,11 +56,13 @@ def best_table(study: Study, storage: str = "") -> Group:
 
     ``storage`` is what the command that asks was given as --storage.
     """
-    top = best(study)
+    outcome = Outcome.of(study)
+    top = outcome.best
     if top is None:
-        return Group(Text(f"Study {study.study_name} has no complete trial yet: {_states(study)}."))
+        found = outcome.counts.text()
+        return Group(Text(f"Study {study.study_name} has no complete trial yet: {found}."))
     if len(study.directions) > 1:
-        return Group(_front(study, front(study)))
+        return Group(_front(study, outcome.ranked))
     table = _facts(f"Best of study {study.study_name}: trial {top.number}")
     for name, value in results(top):
         _row(table, name, value)
@@ -146,7 +147,3 @@ def _left(count: Counts, seconds: float | None, workers: int) -> str:
 
 def _share(count: Counts, target: int) -> float:
     return count.done / target if target else 1.0
-
-
-def _states(study: Study) -> str:
-    return counts(study.get_trials(deepcopy=False)).text()

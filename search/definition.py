@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import RunConfig
-from search.config import RUNNING_OPTIONS, StudyConfig
+from search.config import LOCAL_OPTIONS, MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
 from search.space import Range, SearchSpace
 from tracking.errors import BadOption, BadTracking
 
@@ -22,8 +22,8 @@ DEFINITION = "layerscope.definition"
 MLFLOW_RUN = "layerscope.mlflow_run_id"
 VERSION = 1
 
-# What is for one machine or for one look at a run, so that a command may differ in it.
-LOCAL_OPTIONS = ("data_dir", "device", "threads", "experiment", "run_name")
+MAY_DIFFER = (*RUNNING_OPTIONS, *LOCAL_OPTIONS, *MLFLOW_OPTIONS)
+"""From one command to the next."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class StudyDefinition:
     """The runs' common options, the study's own, and the space."""
 
     base: RunConfig
+    """With this machine's own options (LOCAL_OPTIONS), which are not stored."""
     options: StudyConfig
     space: SearchSpace
     """As it was given."""
@@ -97,6 +98,11 @@ class StudyDefinition:
         plain = {"report": False, "log_model": False, "stop_on": "none", "run_name": ""}
         return config_from(RunConfig, self.base.model_dump() | plain | dict(own))
 
+    @property
+    def local(self) -> dict[str, Any]:
+        """What is this machine's own."""
+        return {name: getattr(self.base, name) for name in LOCAL_OPTIONS}
+
     def on_this_machine(self, given: Mapping[str, Any]) -> StudyDefinition:
         """The same with a machine's own options, where some are given."""
         from pipelines.options import config_from
@@ -106,11 +112,11 @@ class StudyDefinition:
         return replace(self, base=base)
 
     def to_json(self) -> str:
-        """For the study's user attribute."""
+        """For the study's user attribute: what is the same on every machine."""
         return json.dumps(
             {
                 "version": VERSION,
-                "config": self.base.model_dump(mode="json"),
+                "config": self.base.model_dump(mode="json", exclude=set(LOCAL_OPTIONS)),
                 "study": self.options.model_dump(mode="json"),
                 "space": self.space.to_dict(),
                 "prior": self.prior,
@@ -119,7 +125,10 @@ class StudyDefinition:
 
     @classmethod
     def of(cls, study: Study) -> StudyDefinition:
-        """The definition of a stored study. Raises BadTracking: it has none that can be read."""
+        """The definition of a stored study; what is a machine's own is at its default.
+
+        Raises BadTracking: it has none that can be read.
+        """
         text = study.user_attrs.get(DEFINITION)
         if text is None:
             raise BadTracking(
@@ -129,8 +138,10 @@ class StudyDefinition:
             value = json.loads(text)
             if value["version"] != VERSION:
                 raise ValueError
+            # Earlier versions stored those of the machine that ran the study last, too.
+            base = {k: v for k, v in value["config"].items() if k not in LOCAL_OPTIONS}
             return cls(
-                RunConfig.model_validate(value["config"]),
+                RunConfig.model_validate(base),
                 StudyConfig.model_validate(value["study"]),
                 SearchSpace.from_dict(value["space"]),
                 value["prior"],
@@ -150,8 +161,7 @@ class StudyDefinition:
         for mine, stored in ((self.options, other.options), (self.base, other.base)):
             for name in type(mine).model_fields:
                 here, there = getattr(mine, name), getattr(stored, name)
-                fixed = name not in (*RUNNING_OPTIONS, *LOCAL_OPTIONS)
-                if name in given and fixed and here != there:
+                if name in given and name not in MAY_DIFFER and here != there:
                     lines.append(f"{name}: {here} here, {there} in the study")
         if "space" in given:
             # Their lr_scaling is the option of that name, which was looked at above.

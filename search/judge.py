@@ -11,7 +11,7 @@ from optuna import Trial
 from pipelines.callbacks import Callback
 from pipelines.run import FitResult, Setup
 from pipelines.shadow import Shadow, ShadowResult
-from pipelines.trainer import Fit, evaluate
+from pipelines.trainer import Fit
 from search.config import StudyConfig
 from search.health import HEALTH, HealthRule
 from search.pruners import rung_score
@@ -40,7 +40,6 @@ class Judge(Callback):
         self._options = options
         self._plan = options.plan
         self._health = HealthRule(options.health)
-        self._setup = setup
         self._sink = sink
         self._rungs: list[Rung] = []
         self._scores: list[dict[str, float | None]] = []
@@ -52,7 +51,7 @@ class Judge(Callback):
         self._aside_samples = 0
         self._aside_seconds = 0.0
         # Here, before anything is hooked to the model.
-        self._shadow = Shadow(setup) if self._plan.kind in {"anneal", "cycle"} else None
+        self._shadow = None if self._plan.kind == "none" else Shadow(setup)
 
     def announce(self, finding: Finding) -> None:
         """Take a new finding of the diagnosis."""
@@ -114,12 +113,12 @@ class Judge(Callback):
         self._decide(rung, result)
 
     def _result(self, fit: Fit, rung: Rung) -> ShadowResult:
-        if self._shadow is None:
-            model, loader = self._setup.model, self._setup.loaders.valid
-            valid = evaluate(model, loader, fit.device, self._setup.config.precision)
-            return ShadowResult(valid, 0)
-        if self._plan.kind == "cycle":
-            return self._shadow.cycle(rung.step)
+        assert self._shadow is not None
+        match self._plan.kind:
+            case "plain":
+                return self._shadow.as_it_is()
+            case "cycle":
+                return self._shadow.cycle(rung.step)
         return self._shadow.anneal(fit, self._plan.anneal_steps(self._epoch_steps))
 
     def _keep(self, fit: Fit, rung: Rung, result: ShadowResult) -> None:

@@ -14,9 +14,10 @@ from rich.live import Live
 
 from pipelines.console import user_console
 from search.best_config import best_config
+from search.config import LOCAL_OPTIONS
 from search.console_tables import best_table, status_table
 from search.definition import MLFLOW_RUN, StudyDefinition
-from search.outcome import best, counts
+from search.outcome import Outcome
 from search.storage import answering, open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
@@ -53,16 +54,14 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
     Raises BadOption: the file cannot be written, or there is no best trial yet.
     """
     with _opened(name, url) as (study, definition):
-        found = best(study)
+        found = Outcome.of(study).best
         if found is None:
             raise BadOption(f"study {name!r} has no completed trial yet; look at: study status")
         user_console().print(best_table(study, url.given))
     if output is not None:
         config = best_config(definition.base, found)
-        if config is None:
-            raise BadOption(f"trial {found.number}: this version of layerscope cannot repeat it")
         try:
-            output.write_text(config.to_yaml(), encoding="utf-8")
+            output.write_text(config.to_yaml(without=LOCAL_OPTIONS), encoding="utf-8")
         except OSError as error:
             raise BadOption(f"output={output}: cannot be written ({error.strerror})") from None
         user_console().print(f"{output} written; to repeat it: {train_command(str(output))}")
@@ -129,4 +128,4 @@ def _opened(name: str, url: StorageUrl) -> Iterator[tuple[Study, StudyDefinition
 
 
 def _running(study: Study) -> bool:
-    return counts(study.get_trials(deepcopy=False)).running > 0
+    return Outcome.of(study).counts.running > 0

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from optuna import Trial, TrialPruned
 
@@ -67,47 +66,39 @@ class Objective:
 
     Raises TrialPruned, with the reason: the pruner or the diagnosis has ended it, or it diverged.
     A batch that does not fit into memory is no failure: the trial violates the constraint
-    ``memory``, which samplers learn from, and has the value of guessing. Raises NotBegun: MLflow
-    stays away; the trial is another's to do. Anything else that is raised makes the trial a failed
-    one.
+    ``memory``, which samplers learn from, and has the value of guessing, and endless seconds where
+    they are a value too. Raises NotBegun: MLflow stays away; the trial is another's to do. Anything
+    else that is raised makes the trial a failed one.
     """
 
     def __init__(self, shared: TrialRun) -> None:
         self._shared = shared
-        self.failures = 0
-        """Trials that failed since the last one that did not."""
-        self.last_failure = ""
 
     def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Train the trial's network."""
         try:
-            values = self._train(trial)
+            return self._train(trial)
         except _DoesNotFit as misfit:
             free_memory()
             trial.set_user_attr("infeasible", str(misfit))
             trial.set_constraint(MEMORY, 1.0)
-            values = self._values_of_guessing()
+            return self._values_of_guessing()
         except TrialStopped as stopped:
-            self.failures = 0
             trial.set_user_attr("reason", str(stopped))
             raise TrialPruned(str(stopped)) from None
         except NotBegun:
             raise
         except Exception as error:
-            self.failures += 1
             known = isinstance(error, LayerscopeError)
-            self.last_failure = str(error) if known else one_line(error)
-            trial.set_user_attr("reason", self.last_failure)
+            trial.set_user_attr("reason", str(error) if known else one_line(error))
             raise
-        self.failures = 0
-        return values
 
     def _train(self, trial: Trial) -> float | tuple[float, ...]:
         shared = self._shared
         with together():
             trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
             config, own = shared.definition.config(trial)
-            trial.set_user_attr("config", _plain(own))
+            trial.set_user_attr("config", own)
         with self._run_of(trial) as opened:
             trial.set_user_attr("mlflow_run_id", opened.run.run_id)
             self._link_retry(trial, opened.run)
@@ -205,9 +196,12 @@ class Objective:
         return self._chosen(result.valid.accuracy, result.valid.loss, seconds)
 
     def _values_of_guessing(self) -> float | tuple[float, ...]:
-        """The value that a network has which knows nothing: no sampler is drawn to it."""
+        """Of a network that knows nothing and never will: no sampler is drawn to it.
+
+        However long it were trained; a time of its own it has not, and 0 would be the best of all.
+        """
         classes = self._shared.data.num_classes
-        return self._chosen(1 / classes, math.log(classes), 0.0)
+        return self._chosen(1 / classes, math.log(classes), math.inf)
 
     def _chosen(self, accuracy: float, loss: float, seconds: float) -> float | tuple[float, ...]:
         match self._shared.definition.options.objective:
@@ -234,8 +228,3 @@ def _state_after(error: BaseException) -> str:
     if isinstance(error, TrialStopped):
         return "pruned"
     return "failed" if isinstance(error, Exception) else "interrupted"
-
-
-def _plain(own: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON can hold it."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}

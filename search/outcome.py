@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from functools import cached_property
 from math import inf, isfinite
 from statistics import fmean
 
@@ -15,17 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.trial_queue import retried_numbers
 
-__all__ = [
-    "STATE_NAMES",
-    "Counts",
-    "best",
-    "best_few",
-    "counts",
-    "front",
-    "objectives",
-    "time_left",
-    "trial_state",
-]
+__all__ = ["STATE_NAMES", "Counts", "Outcome", "infeasible", "objectives"]
 
 STATE_NAMES = {
     TrialState.WAITING: "waiting",
@@ -69,26 +60,97 @@ class Counts:
         return ", ".join(f"{number} {name}" for name, number in self.present()) or "no trials"
 
 
-def trial_state(trial: FrozenTrial, retried: Collection[int] = ()) -> str:
-    """One of the names of ``Counts``.
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of a study's trials at one moment; each answer is worked out once.
 
-    ``retried``: what ``retried_numbers`` says of the whole study, since a failed trial need not
-    know of its copy. Infeasible: complete, with a violated constraint.
+    The trials must be all of the study's: a failed one need not know of its copy.
     """
-    state, notes = trial.state, trial.user_attrs
-    if state == TrialState.COMPLETE and any(x > 0 for x in trial.constraints.values()):
-        return "infeasible"
-    if state in {TrialState.FAIL, TrialState.WAITING} and notes.get("surplus"):
-        return "cancelled"
-    if state == TrialState.FAIL and (trial.number in retried or "retried_as" in notes):
-        return "retried"
-    return STATE_NAMES[state]
 
+    trials: Sequence[FrozenTrial]
+    directions: tuple[StudyDirection, ...]
 
-def counts(trials: Sequence[FrozenTrial]) -> Counts:
-    """Count a study's trials by their state."""
-    retried = retried_numbers(trials)
-    return Counts(**Counter(trial_state(trial, retried) for trial in trials))
+    @classmethod
+    def of(cls, study: Study) -> Outcome:
+        """Of the study as it is now, read once."""
+        return cls(study.get_trials(deepcopy=False), tuple(study.directions))
+
+    @cached_property
+    def states(self) -> Mapping[int, str]:
+        """Of each trial, by its number, one of the names of ``Counts``."""
+        retried = retried_numbers(self.trials)
+        return {trial.number: _state(trial, retried) for trial in self.trials}
+
+    @cached_property
+    def counts(self) -> Counts:
+        """How many trials are in each state."""
+        return Counts(**Counter(self.states.values()))
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The best feasible trial that was trained to its end; None where there is none.
+
+        With two objectives the one of the front with the best first one. Of equals the one with the
+        lower validation loss, and then the earlier one.
+        """
+        return next(iter(self.ranked), None)
+
+    @cached_property
+    def ranked(self) -> Sequence[FrozenTrial]:
+        """The best trials by the first objective, the best one first; with two, those of the front.
+
+        Feasible ones that were trained to their end, with values that are finite.
+        """
+        pairs = zip(self.trials, self.states.values(), strict=True)
+        feasible = [trial for trial, state in pairs if state == "complete"]
+        finite = [trial for trial in feasible if all(map(isfinite, trial.values))]
+        ordered = sorted(finite, key=lambda one: (*self._costs(one), _loss(one), one.number))
+        return self._front(ordered) if len(self.directions) > 1 else ordered
+
+    def _front(self, ordered: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Of trials in their order, those that none is better than in both objectives.
+
+        A trial is left out where another is at least as good in each and better in one (Pareto).
+        """
+        best_so_far, chosen = inf, []
+        previous: tuple[float, ...] = ()
+        for trial in ordered:
+            costs = self._costs(trial)
+            if costs[1] < best_so_far or costs == previous:
+                chosen.append(trial)
+                best_so_far, previous = costs[1], costs
+        return chosen
+
+    def _costs(self, trial: FrozenTrial) -> tuple[float, ...]:
+        """The values, turned so that less is better."""
+        pairs = zip(trial.values, self.directions, strict=True)
+        return tuple(-v if direction == StudyDirection.MAXIMIZE else v for v, direction in pairs)
+
+    def time_left(self, workers: int) -> float | None:
+        """Seconds until nothing runs or waits, by the mean time of the trials that are done.
+
+        Failed trials do not count: they end at once, or after the long wait for a dead worker. None
+        where no trial tells; 0 where nothing is left.
+        """
+        mean = self._mean_seconds
+        if not self._left:
+            return 0.0
+        if mean is None:
+            return None
+        rest = [mean - _elapsed(trial, mean) for trial in self._left]
+        # The longest trial ends after its own time, however many workers there are.
+        return max(sum(rest) / max(1, workers), *rest)
+
+    @cached_property
+    def _left(self) -> Sequence[FrozenTrial]:
+        return [t for t in self.trials if t.state in {TrialState.RUNNING, TrialState.WAITING}]
+
+    @cached_property
+    def _mean_seconds(self) -> float | None:
+        done = {TrialState.COMPLETE, TrialState.PRUNED}
+        durations = [trial.duration for trial in self.trials if trial.state in done]
+        seconds = [duration.total_seconds() for duration in durations if duration is not None]
+        return fmean(seconds) if seconds else None
 
 
 def objectives(study: Study) -> tuple[str, ...]:
@@ -98,58 +160,21 @@ def objectives(study: Study) -> tuple[str, ...]:
     return ("accuracy",) if study.direction == StudyDirection.MAXIMIZE else ("loss",)
 
 
-def best(study: Study) -> FrozenTrial | None:
-    """The best feasible trial that was trained to its end; None where there is none.
-
-    With two objectives the one of the front with the best first one. Of equals the one with the
-    lower validation loss, and then the earlier one.
-    """
-    return next(iter(best_few(study, 1)), None)
+def infeasible(trial: FrozenTrial) -> bool:
+    """Whether a trial is complete and violates a constraint: it did not fit into memory."""
+    return trial.state == TrialState.COMPLETE and any(x > 0 for x in trial.constraints.values())
 
 
-def best_few(study: Study, most: int) -> list[FrozenTrial]:
-    """The best trials by the first objective, the best one first; with two, those of the front."""
-    trials = front(study) if len(study.directions) > 1 else _candidates(study)
-    return sorted(trials, key=lambda trial: (_costs(study, trial), _loss(trial), trial.number))[
-        :most
-    ]
-
-
-def front(study: Study) -> list[FrozenTrial]:
-    """The feasible trials that none is better than in every objective, by the first objective.
-
-    A trial is left out where another is at least as good in each and better in one (Pareto).
-    """
-    best_so_far, chosen = inf, []
-    ordered = sorted(_candidates(study), key=lambda one: (_costs(study, one), one.number))
-    if len(study.directions) == 1:
-        return ordered[:1]
-    previous: tuple[float, ...] = ()
-    for trial in ordered:
-        costs = _costs(study, trial)
-        if costs[1] < best_so_far or costs == previous:
-            chosen.append(trial)
-            best_so_far, previous = costs[1], costs
-    return chosen
-
-
-def time_left(trials: Sequence[FrozenTrial], workers: int) -> float | None:
-    """Seconds until nothing runs or waits, by the mean time of the trials that are done.
-
-    Failed trials do not count: they end at once, or after the long wait for a dead worker. None
-    where no trial tells; 0 where nothing is left.
-    """
-    left = [t for t in trials if t.state in {TrialState.RUNNING, TrialState.WAITING}]
-    if not left:
-        return 0.0
-    done = [t.duration for t in trials if t.state in {TrialState.COMPLETE, TrialState.PRUNED}]
-    seconds = [duration.total_seconds() for duration in done if duration is not None]
-    if not seconds:
-        return None
-    mean = fmean(seconds)
-    rest = [mean - _elapsed(trial, mean) for trial in left]
-    # The longest trial ends after its own time, however many workers there are.
-    return max(sum(rest) / max(1, workers), *rest)
+def _state(trial: FrozenTrial, retried: Container[int]) -> str:
+    """``retried``: the numbers of the trials that a copy has taken the place of."""
+    state, notes = trial.state, trial.user_attrs
+    if infeasible(trial):
+        return "infeasible"
+    if state in {TrialState.FAIL, TrialState.WAITING} and notes.get("surplus"):
+        return "cancelled"
+    if state == TrialState.FAIL and trial.number in retried:
+        return "retried"
+    return STATE_NAMES[state]
 
 
 def _elapsed(trial: FrozenTrial, most: float) -> float:
@@ -159,21 +184,6 @@ def _elapsed(trial: FrozenTrial, most: float) -> float:
     return min(most, max(0.0, age.total_seconds()))
 
 
-def _candidates(study: Study) -> list[FrozenTrial]:
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [
-        trial
-        for trial in finished
-        if trial_state(trial) == "complete" and all(map(isfinite, trial.values))
-    ]
-
-
 def _loss(trial: FrozenTrial) -> float:
     loss = trial.user_attrs.get("loss")
     return loss if isinstance(loss, float) and isfinite(loss) else inf
-
-
-def _costs(study: Study, trial: FrozenTrial) -> tuple[float, ...]:
-    """The values, turned so that less is better."""
-    pairs = zip(trial.values, study.directions, strict=True)
-    return tuple(-v if direction == StudyDirection.MAXIMIZE else v for v, direction in pairs)

@@ -16,9 +16,8 @@ from optuna.trial import FrozenTrial
 import tracking
 from pipelines.config import RunConfig
 from search.charts import Chart, charts_of
-from search.outcome import Counts, best_few, counts, trial_state
+from search.outcome import Counts, Outcome
 from search.plot_kinds import Snapshot
-from search.trial_queue import retried_numbers
 from search.trial_text import (
     aim,
     as_result,
@@ -83,10 +82,9 @@ def study_page(
     ``storage`` as in ``study_command``.
     """
     study, two = shot.study, len(shot.objectives) > 1
-    trials = study.get_trials(deepcopy=False)
-    top = best_few(study, len(trials))
-    count = counts(trials)
-    failed = _failed(trials)
+    outcome = Outcome.of(study)
+    top, count = outcome.ranked, outcome.counts
+    failed = _failed(outcome)
     columns, numbers = _columns(shot, top[:ROWS])
     return StudyPage(
         name=study.study_name,
@@ -95,7 +93,7 @@ def study_page(
         labels=shot.labels,
         state=_state(count, target),
         headline=_headline(shot, top, count, target),
-        facts=_facts(trials, count),
+        facts=_facts(outcome.trials, count),
         best=_best(top[0]) if top else None,
         commands=_commands(study.study_name, configs, storage, two=two),
         columns=list(columns),
@@ -212,9 +210,8 @@ def _parameter(trial: FrozenTrial, name: str) -> str:
     return as_value(trial.params[name]) if name in trial.params else "—"
 
 
-def _failed(trials: Sequence[FrozenTrial]) -> list[tuple[str, str, str]]:
-    retried = retried_numbers(trials)
-    states = ((trial, trial_state(trial, retried)) for trial in trials)
+def _failed(outcome: Outcome) -> list[tuple[str, str, str]]:
+    states = ((trial, outcome.states[trial.number]) for trial in outcome.trials)
     return [
         (str(trial.number), state, end_of(trial) or "Nothing was noted: its worker may have died.")
         for trial, state in states

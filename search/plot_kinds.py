@@ -19,7 +19,7 @@ from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.outcome import objectives, trial_state
+from search.outcome import infeasible, objectives
 
 __all__ = ["PLOTS", "PlotKind", "Snapshot", "kinds_of", "quiet", "snapshot", "why_not"]
 
@@ -159,7 +159,7 @@ def _study_of(study: Study, trials: Iterable[FrozenTrial]) -> Study:
 
 def _judged(trial: FrozenTrial) -> FrozenTrial:
     judged = copy.copy(trial)
-    if trial_state(trial) == "infeasible":
+    if infeasible(trial):
         judged.state, judged.values = TrialState.FAIL, None
     notes = trial.system_attrs.items()
     # Without constraints the plots need no legend of what is feasible: all that they show is.

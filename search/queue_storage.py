@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
+from optuna import Study, Trial
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from search.sqlite_transactions import lock_early, reading
 from search.trial_queue import copy_of
 from tracking.reasons import one_line, reason
 
-__all__ = ["QueueEmpty", "QueueStorage", "together"]
+__all__ = ["QueueEmpty", "QueueStorage", "give_back", "together"]
 
 log = logging.getLogger("layerscope")
 
 Write = Callable[[Session], None]
 
-# Whether the transaction that this thread begins only reads.
-READS = ContextVar("READS", default=False)
 # What this thread has to write at the end of `together`, if it is within it.
 WRITES: ContextVar[list[tuple[QueueStorage, Write]] | None] = ContextVar("WRITES", default=None)
 
@@ -50,11 +49,11 @@ class QueueStorage(RDBStorage):
         # Optuna formats its URLs; a brace in a path or password is to stay one.
         super().__init__(url.replace("{", "{{").replace("}", "}}"), **options)
         self._buried: set[int] = set()
-        _lock_early(self.engine)
+        lock_early(self.engine)
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        _lock_early(self.engine)
+        lock_early(self.engine)
 
     def _create_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None = None
@@ -115,7 +114,7 @@ class QueueStorage(RDBStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """As Optuna's, without keeping writers out."""
-        with _reading():
+        with reading():
             return super().get_trial(trial_id)
 
     def _get_trials(
@@ -131,7 +130,7 @@ class QueueStorage(RDBStorage):
         ones, before each trial that is begun. As long as a trial waits it stays as it is, and a
         queue may be long.
         """
-        with _reading():
+        with reading():
             if included_trial_ids and states is None:
                 included_trial_ids, trial_id_greater_than = self._changed(
                     study_id, included_trial_ids, trial_id_greater_than
@@ -163,7 +162,7 @@ class QueueStorage(RDBStorage):
         Optuna would fail them and then call a function that queues them; a worker killed between
         the two would lose a trial. It calls that function for what is returned here.
         """
-        with _reading():
+        with reading():
             stale = super()._get_stale_trial_ids(study_id)
         self._buried = {trial_id for trial_id in stale if self._bury(study_id, trial_id)}
         return sorted(self._buried)
@@ -171,17 +170,10 @@ class QueueStorage(RDBStorage):
     def _bury(self, study_id: int, trial_id: int) -> bool:
         """Fail a trial and queue its copy in one transaction; whether it was this process."""
         try:
-            with self.scoped_session() as session, session.begin():
-                # The study's lock first, as Optuna has it: trials are numbered under it.
-                models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-                row = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            with self._locked(study_id, trial_id) as (session, row):
                 if row.state != TrialState.RUNNING:
                     return False
-                self._note(session, trial_id, "reason", self._reason())
-                copy = copy_of(self._build_frozen_trial_from_trial_model(row))
-                if copy is not None:
-                    queued = self._get_prepared_new_trial(study_id, copy, session)
-                    self._note(session, trial_id, "retried_as", queued.number)
+                self._queue_again(session, study_id, row, self._reason(), counted=True)
                 row.state = TrialState.FAIL
                 row.datetime_complete = datetime.now()
         except SQLAlchemyError as error:
@@ -189,12 +181,49 @@ class QueueStorage(RDBStorage):
             return False
         return True
 
+    def give_back(self, study_id: int, trial_id: int, why: str) -> None:
+        """Queue a copy of a trial that runs and is cut short; it is none of its retries.
+
+        In one transaction, as a trial that dies between two would come back twice: once by the
+        copy, and once more when its worker shows no sign of life. The trial itself is for its
+        worker to end. Raises UpdateFinishedTrialError: somebody else has.
+        """
+        with self._locked(study_id, trial_id) as (session, row):
+            self._queue_again(session, study_id, row, why, counted=False)
+
+    @contextmanager
+    def _locked(self, study_id: int, trial_id: int) -> Iterator[tuple[Session, models.TrialModel]]:
+        """A transaction in which no trial is queued, and this one is not changed, by others."""
+        with self.scoped_session() as session, session.begin():
+            # The study's lock first, as Optuna has it: trials are numbered under it.
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            yield session, models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+
+    def _queue_again(
+        self, session: Session, study_id: int, row: models.TrialModel, why: str, *, counted: bool
+    ) -> None:
+        """Note why a trial ends, queue a copy unless there is to be none, and note its number."""
+        trial = self._build_frozen_trial_from_trial_model(row)
+        trial_id = trial._trial_id  # noqa: SLF001
+        self._note(session, trial_id, "reason", why)
+        copy = copy_of(trial, counted=counted)
+        if copy is not None:
+            queued = self._get_prepared_new_trial(study_id, copy, session)
+            self._note(session, trial_id, "retried_as", queued.number)
+
     def _note(self, session: Session, trial_id: int, key: str, value: Any) -> None:
         attributes = models.TrialUserAttributeModel
         self._set_trial_attr_without_commit(session, attributes, trial_id, key, value)
 
     def _reason(self) -> str:
         return f"its worker died (no sign of life for {self.grace_period} s)"
+
+
+def give_back(study: Study, trial: Trial, why: str) -> None:
+    """Put a trial that is cut short back into its study's queue: see ``QueueStorage.give_back``."""
+    backend = study._storage._backend  # type: ignore[attr-defined]  # noqa: SLF001
+    assert isinstance(backend, QueueStorage)
+    backend.give_back(study._study_id, trial._trial_id, why)  # noqa: SLF001
 
 
 @contextmanager
@@ -212,36 +241,3 @@ def together() -> Iterator[None]:
         WRITES.reset(token)
         for storage in dict.fromkeys(storage for storage, _ in pending):
             storage.write([write for whose, write in pending if whose is storage])
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    token = READS.set(True)
-    try:
-        yield
-    finally:
-        READS.reset(token)
-
-
-def _lock_early(engine: Engine) -> None:
-    """Make SQLite take the write lock when a transaction begins; nothing for other databases.
-
-    SQLite has no SELECT ... FOR UPDATE: two workers that read first and then write could both take
-    the same trial. Reading all trials takes long, and writers need not wait for it.
-    https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#pysqlite-serializable
-    """
-    if engine.name != "sqlite":
-        return
-
-    @event.listens_for(engine, "connect")
-    def _connected(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.isolation_level = None
-        # Safe with a write-ahead log: a power cut may take back the last commits, no more.
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    @event.listens_for(engine, "begin")
-    def _begun(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if READS.get() else "BEGIN IMMEDIATE")
-
-    # Connections from before would not know of it.
-    engine.dispose()

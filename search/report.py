@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,8 +12,9 @@ from optuna.trial import FrozenTrial
 
 from pipelines.config import RunConfig
 from search.best_config import best_config
+from search.config import LOCAL_OPTIONS
 from search.definition import StudyDefinition
-from search.outcome import best_few
+from search.outcome import Outcome
 from search.page import render, study_page
 from search.plot_kinds import PLOTS, Snapshot, snapshot
 from search.plots import save_plots
@@ -61,7 +63,7 @@ def write_report(
     files = []
     for name, (config, _) in configs.items():
         files.append(folder / name)
-        files[-1].write_text(config.to_yaml(), encoding="utf-8")
+        files[-1].write_text(config.to_yaml(without=LOCAL_OPTIONS), encoding="utf-8")
     files.append(folder / "trials.parquet")
     pq.write_table(trials_table(shot.study), files[-1])
     pictures, _ = save_plots(shot, folder / "plots")
@@ -76,13 +78,12 @@ def _configs(
     shot: Snapshot, base: RunConfig, *, front: bool
 ) -> dict[str, tuple[RunConfig, FrozenTrial]]:
     """File name -> configuration and the trial that it repeats."""
-    most = len(shot.study.get_trials(deepcopy=False)) if front else 1
     configs = {}
-    for trial in best_few(shot.study, most):
-        config = best_config(base, trial)
-        if config is not None:
+    best = Outcome.of(shot.study).ranked
+    for trial in best if front else best[:1]:
+        with suppress(BadOption):  # another version's, which this one cannot repeat
             name = f"best-{trial.number}.yaml" if front else "best.yaml"
-            configs[name] = (config, trial)
+            configs[name] = (best_config(base, trial), trial)
     return configs
 
 

@@ -11,8 +11,9 @@ from optuna.trial import FrozenTrial
 from pipelines.commands import train_command
 from pipelines.config import RunConfig
 from pipelines.options import config_from
+from search.best_config import best_config
 from search.definition import StudyDefinition
-from search.outcome import best
+from search.outcome import Outcome
 from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
@@ -28,7 +29,11 @@ def retrain_best(
     """Train a trial's configuration (the best one's, unless ``number`` says which) on training and
     validation data, look at the test data once, and register the model in MLflow as ``register``.
 
-    Raises BadOption: there is no such trial, or it was not trained to its end.
+    ``local``: this machine's own options (data_dir, device, threads). The rest is what ``study
+    best`` writes, and not what a trial leaves out.
+
+    Raises BadOption: there is no such trial, it was not trained to its end, or this version cannot
+    repeat it.
     """
     try:
         check_model_name(register)
@@ -37,13 +42,8 @@ def retrain_best(
     study = find_study(open_storage(url, create=False), name)
     definition = StudyDefinition.of(study).on_this_machine(local)
     trial = _chosen(study, number)
-    own = {
-        "valid_fraction": 0.0,
-        "report": definition.base.report,
-        "log_model": True,
-        "run_name": f"{name} retrained",
-    }
-    config = definition.with_options(trial.user_attrs["config"])
+    config = best_config(definition.base, trial)
+    own = {"valid_fraction": 0.0, "log_model": True, "run_name": f"{name} retrained"}
     train_command(
         config_from(RunConfig, config.model_dump() | own),
         register=register,
@@ -52,16 +52,16 @@ def retrain_best(
 
 
 def _chosen(study: Study, number: int | None) -> FrozenTrial:
-    trials = study.get_trials(deepcopy=False)
+    outcome = Outcome.of(study)
+    trials = outcome.trials
     if number is not None:
         if not 0 <= number < len(trials) or "accuracy" not in trials[number].user_attrs:
             raise BadOption(
                 f"trial={number}: not one that was trained to its end; look at: study trials"
             )
         return trials[number]
-    found = best(study)
-    if found is None:
+    if outcome.best is None:
         raise BadOption(
             f"study {study.study_name!r} has no completed trial yet; look at: study status"
         )
-    return found
+    return outcome.best

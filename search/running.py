@@ -6,22 +6,21 @@ import logging
 import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 
-from pipelines.config import RunConfig
 from pipelines.console import user_console
 from pipelines.data.datasets import check_batch_size
 from pipelines.options import config_from
 from pipelines.run import Setup, prepare
+from search.buildable import check_networks
 from search.config import RUNNING_OPTIONS, StudyConfig
 from search.console_tables import best_table
 from search.crew import Crew
-from search.definition import LOCAL_OPTIONS, StudyDefinition
+from search.definition import StudyDefinition
 from search.dimension_text import judged
 from search.health import HealthRule
-from search.outcome import best, counts
+from search.outcome import Outcome
 from search.report import send_report
 from search.samplers import make_sampler
 from search.space import Choice
@@ -110,8 +109,7 @@ def _agreed(order: Order) -> StudyDefinition:
     mine = order.definition.options
     running = {name: getattr(mine, name) for name in RUNNING_OPTIONS if name in order.given}
     options = config_from(StudyConfig, stored.options.model_dump() | running)
-    given = {k: v for k, v in _local(order.definition.base).items() if k in order.given}
-    return replace(stored, options=options).on_this_machine(given)
+    return replace(stored, options=options).on_this_machine(order.definition.local)
 
 
 def _stored(order: Order) -> StudyDefinition | None:
@@ -143,6 +141,7 @@ def _checked(definition: StudyDefinition) -> Setup:
     if largest:
         with judged("batch_size", space.describe()["batch_size"]):
             check_batch_size(base.model_copy(update={"batch_size": int(largest)}), setup.data)
+    check_networks(definition, setup.data)
     cores = os.cpu_count() or 1
     if options.workers > cores:
         log.warning("workers=%d on %d cores: they will wait for each other", options.workers, cores)
@@ -151,7 +150,7 @@ def _checked(definition: StudyDefinition) -> Setup:
 
 def _work(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) -> None:
     study, definition = opened.study, opened.definition
-    workers, number = definition.options.workers, counts(study.get_trials(deepcopy=False))
+    workers, number = definition.options.workers, Outcome.of(study).counts
     if number.over:
         return
     if workers == 1:
@@ -159,7 +158,7 @@ def _work(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) ->
     elif workers > 1:
         # No more of them than there are trials: each takes seconds to start.
         size = min(workers, number.waiting + number.running)
-        Crew(study.study_name, url, size, _local(definition.base)).work()
+        Crew(study.study_name, url, size, definition.local).work()
     else:
         helper = study_command("worker", study.study_name, url.given)
         console.print(f"waiting for workers: {helper}")
@@ -171,7 +170,7 @@ def _conclude(opened: OpenStudy, url: StorageUrl, console: Console) -> None:
     sink, folder = opened.tracked.sink, opened.tracked.directory / "study"
     send_report(study, opened.definition, folder, sink, url.given)
     sink.tags({NOTE: study_note(study, url.given)})
-    if best(study) is None:
+    if Outcome.of(study).best is None:
         raise TrainingFailed(f"study {options.name!r}: no trial was trained to its end")
     console.print(best_table(study, url.given))
 
@@ -179,14 +178,10 @@ def _conclude(opened: OpenStudy, url: StorageUrl, console: Console) -> None:
 def _headline(opened: OpenStudy) -> str:
     study, definition = opened.study, opened.definition
     space = "\n".join(f"  {k} = {text}" for k, text in definition.searched.describe().items())
-    done = counts(study.get_trials(deepcopy=False)).done
+    done = Outcome.of(study).counts.done
     plan = definition.options.plan.text
     judged_on_the_way = "not judged on the way" if plan == "none" else f"judged by {plan}"
     return (
         f"study {study.study_name}: {definition.options.trials} trials, {done} of them done; "
         f"{definition.options.sampler}, {judged_on_the_way}\n{space}"
     )
-
-
-def _local(base: RunConfig) -> dict[str, Any]:
-    return {name: getattr(base, name) for name in LOCAL_OPTIONS}

@@ -14,7 +14,7 @@ square root for Adam and AdamW.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,28 +92,21 @@ class SearchSpace:
 
     def suggest(self, trial: BaseTrial, base: RunConfig) -> dict[str, Any]:
         """A trial's overrides of base's options; it is asked for nothing that has no effect."""
-
-        def ask(name: str) -> Any:
-            return suggest_value(trial, self.parameter(name, base), self.dimensions[name])
-
-        return self._overrides(ask, base)
-
-    def overrides(self, params: Mapping[str, Any], base: RunConfig) -> dict[str, Any]:
-        """The same overrides again, from a finished trial's parameters.
-
-        Raises BadOption: a parameter is missing.
-        """
-
-        def look_up(name: str) -> Any:
-            parameter = self.parameter(name, base)
-            if parameter not in params:
-                raise BadOption(
-                    f"the trial has no parameter {parameter}; it belongs to another space, or to "
-                    "another base configuration"
-                )
-            return params[parameter]
-
-        return self._overrides(look_up, base)
+        options = base.model_dump()
+        chosen: dict[str, Any] = {}
+        for name in self._names():
+            if has_meaning(name, options):
+                value = suggest_value(trial, self.parameter(name, base), self.dimensions[name])
+                chosen[name] = options[name] = value
+        if "lr_max" in chosen:
+            chosen["lr_max"] *= self._lr_factor(options, base)
+        if "momentum_drop" in chosen:
+            drop = chosen.pop("momentum_drop")
+            chosen["momentum_min"] = max(0.0, options["momentum_max"] - drop)
+        for name in ("pct_start", "cycles"):  # set in base for another schedule than the trial's
+            if options[name] is not None and not has_meaning(name, options):
+                chosen[name] = None
+        return chosen
 
     def grid(self, base: RunConfig) -> dict[str, list[Any]]:
         """Every parameter's values, for Optuna's GridSampler.
@@ -217,22 +210,6 @@ class SearchSpace:
         power = _POWERS[auto if self.lr_scaling == "auto" else self.lr_scaling]
         samples: int = options["batch_size"] * options["accumulate"]
         return float((samples / (base.batch_size * base.accumulate)) ** power)
-
-    def _overrides(self, value_of: Callable[[str], Any], base: RunConfig) -> dict[str, Any]:
-        options = base.model_dump()
-        chosen: dict[str, Any] = {}
-        for name in self._names():
-            if has_meaning(name, options):
-                chosen[name] = options[name] = value_of(name)
-        if "lr_max" in chosen:
-            chosen["lr_max"] *= self._lr_factor(options, base)
-        if "momentum_drop" in chosen:
-            drop = chosen.pop("momentum_drop")
-            chosen["momentum_min"] = max(0.0, options["momentum_max"] - drop)
-        for name in ("pct_start", "cycles"):  # set in base for another schedule than the trial's
-            if options[name] is not None and not has_meaning(name, options):
-                chosen[name] = None
-        return chosen
 
 
 def _rounded(value: float) -> float:

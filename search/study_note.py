@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.outcome import best, counts
+from search.outcome import Outcome
 from search.trial_text import as_value, results
 from tracking.shown_commands import study_command, train_command
 
@@ -19,9 +19,9 @@ def study_note(study: Study, storage: str = "") -> str:
 
     ``storage`` as in ``study_command``.
     """
-    trials = study.get_trials(deepcopy=False)
-    lines = [f"**Study `{study.study_name}`**: {counts(trials).text()}."]
-    top = best(study)
+    outcome = Outcome.of(study)
+    lines = [f"**Study `{study.study_name}`**: {outcome.counts.text()}."]
+    top = outcome.best
     if top is not None:
         retrain = study_command("retrain", study.study_name, storage)
         rows = [*results(top), *((name, as_value(value)) for name, value in top.params.items())]

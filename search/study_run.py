@@ -18,7 +18,7 @@ from pipelines.lr_range import lr_range_test
 from pipelines.lr_range_config import LrRangeConfig
 from pipelines.reports import log_lr_range, where_to_look
 from pipelines.run import Setup
-from search.config import RUNNING_OPTIONS
+from search.config import LOCAL_OPTIONS, RUNNING_OPTIONS
 from search.definition import DEFINITION, MLFLOW_RUN, StudyDefinition
 from search.storage import open_storage
 from search.storage_url import StorageUrl
@@ -166,4 +166,6 @@ def _params(definition: StudyDefinition) -> Mapping[str, str]:
     options = definition.options.model_dump(mode="json", exclude=set(RUNNING_OPTIONS))
     own = {f"study.{name}": str(value) for name, value in options.items() if value is not None}
     space = {f"space.{name}": text for name, text in definition.searched.describe().items()}
-    return {**definition.base.flat(), **own, **space}
+    # MLflow takes no other value later; each trial's run says which device it had.
+    base = {k: v for k, v in definition.base.flat().items() if k not in LOCAL_OPTIONS}
+    return {**base, **own, **space}

@@ -18,8 +18,7 @@ import pyarrow as pa
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.outcome import objectives, trial_state
-from search.trial_queue import retried_numbers
+from search.outcome import Outcome, objectives
 from search.trial_text import end_of, note, number_of, plain, utc
 
 __all__ = ["trials_csv", "trials_json", "trials_table"]
@@ -40,8 +39,7 @@ def trials_table(study: Study) -> pa.Table:
     ``findings`` list of strings · ``reason`` ``mlflow_run_id`` ``worker`` string · ``started``
     ``ended`` timestamps in UTC · ``retry_of`` int64, the trial that this one is another try of.
     """
-    trials = study.get_trials(deepcopy=False)
-    columns = {name: pa.array(values, kind) for name, kind, values in _columns(study, trials)}
+    columns = {name: pa.array(values, kind) for name, kind, values in _columns(study)}
     return pa.table(columns)
 
 
@@ -60,10 +58,11 @@ def trials_csv(study: Study) -> str:
     return text.getvalue()
 
 
-def _columns(study: Study, trials: Sequence[FrozenTrial]) -> Iterator[Column]:
-    retried = retried_numbers(trials)
+def _columns(study: Study) -> Iterator[Column]:
+    outcome = Outcome.of(study)
+    trials = outcome.trials
     yield "number", pa.int64(), [trial.number for trial in trials]
-    yield "state", pa.string(), [trial_state(trial, retried) for trial in trials]
+    yield "state", pa.string(), [outcome.states[trial.number] for trial in trials]
     for place, name in enumerate(objectives(study)):
         yield f"value/{name}", pa.float64(), [_value(trial, place) for trial in trials]
     yield from _group("params", [trial.params for trial in trials])

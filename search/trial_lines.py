@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.outcome import best, objectives, trial_state
-from search.trial_queue import retried_numbers
+from search.outcome import Outcome, objectives
 from search.trial_text import as_result, note, number_of, parameters_text
 from tracking.report_text import as_duration
 
@@ -34,10 +33,9 @@ def trial_line(study: Study, trial: FrozenTrial, state: str, *, top: bool = Fals
 
 def trials_text(study: Study) -> str:
     """Every trial of a study, a line or two each."""
-    trials = study.get_trials(deepcopy=False)
-    retried = retried_numbers(trials)
-    top = best(study)
+    outcome = Outcome.of(study)
     lines = [
-        trial_line(study, trial, trial_state(trial, retried), top=top == trial) for trial in trials
+        trial_line(study, trial, outcome.states[trial.number], top=trial is outcome.best)
+        for trial in outcome.trials
     ]
     return "\n".join(lines) or "no trials yet"

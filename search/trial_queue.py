@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any
 
@@ -13,15 +12,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = [
-    "MAX_RETRIES",
-    "copy_of",
-    "fill_queue",
-    "requeue",
-    "retried_numbers",
-    "settled",
-    "taken_over",
-]
+__all__ = ["MAX_RETRIES", "copy_of", "fill_queue", "retried_numbers", "settled", "taken_over"]
 
 MAX_RETRIES = 2
 
@@ -33,44 +24,12 @@ KEPT = ("fixed_params", "grid_id", "search_space")
 PASSES = 10
 
 
-def requeue(
-    study: Study,
-    trial: FrozenTrial,
-    *,
-    user_attrs: Mapping[str, Any] | None = None,
-    counted: bool = True,
-) -> int | None:
-    """Put a copy of a trial into the queue, and return the copy's number.
+def copy_of(trial: FrozenTrial, *, counted: bool = True) -> FrozenTrial | None:
+    """A waiting trial with the parameters of one that was cut short, to which it refers by the user
+    attribute "retry_of" and the system attribute "retry_history".
 
-    Args:
-        study: the trial's study.
-        trial: a trial that was cut short. Where it still runs, it gets the user attribute
-            "retried_as"; Optuna lets nobody change a finished one. The copy refers to it in both
-            cases, by the user attribute "retry_of" and the system attribute "retry_history".
-        user_attrs: user attributes of the copy; those of the trial stay behind.
-        counted: whether this is one of the MAX_RETRIES that a trial has.
-
-    Returns:
-        the number; that of the first copy if there is one; None when the limit is reached.
-    """
-    storage, trial_id = _storage(study), _id(trial)
-    known = storage.get_trial(trial_id).user_attrs.get("retried_as")
-    if known is not None:
-        return int(known)
-    copy = copy_of(trial, user_attrs, counted=counted)
-    if copy is None:
-        return None
-    number = storage.get_trial_number_from_id(storage.create_new_trial(_study_id(study), copy))
-    with suppress(UpdateFinishedTrialError):
-        storage.set_trial_user_attr(trial_id, "retried_as", number)
-    return number
-
-
-def copy_of(
-    trial: FrozenTrial, user_attrs: Mapping[str, Any] | None = None, *, counted: bool = True
-) -> FrozenTrial | None:
-    """A waiting trial with the same parameters; None when it was retried MAX_RETRIES times, or is
-    not wanted any more.
+    None where there is a copy already, or the trial is not wanted any more; and where this would be
+    more than the MAX_RETRIES that a trial has, of which it is one if it is ``counted``.
 
     "failed_trial" and "retry_history" are as Optuna's RetryHeartbeatStaleTrialCallback keeps them.
     """
@@ -87,7 +46,7 @@ def copy_of(
         "counted_retries": retries,
     }
     attributes: dict[str, Any] = {
-        "user_attrs": {**(user_attrs or {}), "retry_of": trial.number},
+        "user_attrs": {"retry_of": trial.number},
         "system_attrs": {name: notes[name] for name in KEPT if name in notes} | lineage,
     }
     try:
@@ -186,10 +145,6 @@ def _take_out(study: Study, trial: FrozenTrial, reason: str) -> None:
 # Optuna's studies and trials keep these to themselves; only its storage can fail a waiting trial.
 def _storage(study: Study) -> BaseStorage:
     return study._storage  # noqa: SLF001
-
-
-def _study_id(study: Study) -> int:
-    return study._study_id  # noqa: SLF001
 
 
 def _id(trial: FrozenTrial) -> int:

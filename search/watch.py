@@ -15,10 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from search.config import StudyConfig
-from search.outcome import best, counts, time_left, trial_state
+from search.outcome import Outcome
 from search.storage import storage_reason
 from search.trial_lines import trial_line
-from search.trial_queue import retried_numbers
 from tracking.records import Metric
 from tracking.sink import Sink
 
@@ -46,9 +45,8 @@ class Watch:
         self._stop = threading.Event()
         self._away = False
         self._thread = threading.Thread(target=self._run, name="layerscope-watch", daemon=True)
-        trials = study.get_trials(deepcopy=False)
-        retried = retried_numbers(trials)
-        self._told = {t.number for t in trials if trial_state(t, retried) not in OPEN}
+        self._outcome = Outcome.of(study)
+        self._told = {n for n, state in self._outcome.states.items() if state not in OPEN}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -83,7 +81,8 @@ class Watch:
 
     def _look(self) -> None:
         try:
-            self._tell(self._study.get_trials(deepcopy=False))
+            self._tell(Outcome.of(self._study))
+            self._update()
             self._away = False
         except SystemExit:
             pass  # rich's, where nobody reads the output any more
@@ -92,18 +91,18 @@ class Watch:
                 log.warning("the study cannot be looked at (%s)", storage_reason(error))
             self._away = True
 
-    def _tell(self, trials: list[FrozenTrial]) -> None:
-        retried = retried_numbers(trials)
-        top = best(self._study)
-        for trial in trials:
-            state = trial_state(trial, retried)
+    def _tell(self, now: Outcome) -> None:
+        """Of the trials that have ended; most looks find that nothing has changed."""
+        if _states(now) == _states(self._outcome):
+            return
+        for trial, state in zip(now.trials, now.states.values(), strict=True):
             if state in (*OPEN, "cancelled") or trial.number in self._told:
                 continue
             self._told.add(trial.number)
-            mark = top is not None and trial.number == top.number
-            self._log(trial, top)
+            mark = now.best is not None and trial.number == now.best.number
+            self._log(trial, now.best)
             self._console.print(trial_line(self._study, trial, state, top=mark))
-        self._update(trials)
+        self._outcome = now
 
     def _log(self, trial: FrozenTrial, top: FrozenTrial | None) -> None:
         now = time.time()
@@ -118,13 +117,18 @@ class Watch:
             ]
         )
 
-    def _update(self, trials: list[FrozenTrial]) -> None:
-        number = counts(trials)
-        left = time_left(trials, max(self._options.workers, number.running, 1))
+    def _update(self) -> None:
+        number = self._outcome.counts
+        left = self._outcome.time_left(max(self._options.workers, number.running, 1))
         parts = [f"{number.running} running", f"{number.pruned} pruned"]
         if left is not None:
             parts.append(f"about {_duration(left)} left")
         self._progress.update(self._task, completed=number.done, shown="  ".join(parts))
+
+
+def _states(outcome: Outcome) -> list[TrialState]:
+    """A trial that has ended stays as it is, and one that runs changes nothing that is told."""
+    return [trial.state for trial in outcome.trials]
 
 
 def _duration(seconds: float) -> str:

@@ -14,11 +14,12 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.objective import NotBegun, Objective
-from search.queue_storage import QueueEmpty
+from search.objective import NotBegun
+from search.queue_storage import QueueEmpty, give_back
 from search.signals import Stopping
 from search.storage import storage_reason
-from search.trial_queue import requeue, taken_over
+from search.trial_queue import taken_over
+from search.trial_text import end_of
 from tracking.errors import TrainingFailed
 
 __all__ = ["Worker", "wait_for_others"]
@@ -43,7 +44,7 @@ class Worker:
     def __init__(
         self,
         study: Study,
-        objective: Objective,
+        objective: Callable[[Trial], float | tuple[float, ...]],
         heartbeat: int,
         stopping: Stopping,
         tell: Callable[[FrozenTrial], None] | None = None,
@@ -55,6 +56,7 @@ class Worker:
         self._nap = min(float(heartbeat), LONGEST_NAP)
         self._current: int | None = None
         self._hindrance: NotBegun | None = None
+        self._failed: list[FrozenTrial] = []  # since the last one that did not fail
         self._told = False
 
     def run(self) -> None:
@@ -83,29 +85,36 @@ class Worker:
         return True
 
     def _optimize(self) -> None:
-        def given_back(trial: Trial) -> float | tuple[float, ...]:
-            self._current = trial.number
-            try:
-                return self._objective(trial)
-            except KeyboardInterrupt:
-                self._give_back(trial, "interrupted")
-                raise
-            except NotBegun as hindrance:
-                self._give_back(trial, str(hindrance))
-                self._hindrance = hindrance
-                raise
-
-        def ended(_study: Study, trial: FrozenTrial) -> None:
-            if self._tell is not None and self._hindrance is None:
-                self._tell(trial)
-
-        objective: Callable[[Trial], float | tuple[float, ...]] = given_back
-        # Optuna reads the trial once more for a callback.
-        callbacks = None if self._tell is None else [ended]
         with _quiet():
-            self._study.optimize(objective, n_trials=1, catch=(Exception,), callbacks=callbacks)
+            self._study.optimize(
+                self._given_back, n_trials=1, catch=(Exception,), callbacks=[self._ended]
+            )
         if self._hindrance is not None:  # Optuna has caught it
             raise self._hindrance
+
+    def _given_back(self, trial: Trial) -> float | tuple[float, ...]:
+        """The objective; a trial that is cut short goes back into the queue."""
+        self._current = trial.number
+        try:
+            return self._objective(trial)
+        except KeyboardInterrupt:
+            give_back(self._study, trial, "interrupted")
+            raise
+        except NotBegun as hindrance:
+            give_back(self._study, trial, str(hindrance))
+            self._hindrance = hindrance
+            raise
+
+    def _ended(self, _study: Study, trial: FrozenTrial) -> None:
+        """Optuna calls this where a trial has ended here, and so not where it was taken over."""
+        if self._hindrance is not None:
+            return
+        if trial.state == TrialState.FAIL:
+            self._failed.append(trial)
+        else:
+            self._failed.clear()
+        if self._tell is not None:
+            self._tell(trial)
 
     def _wait(self) -> bool:
         """For the trials of others; whether there are any."""
@@ -125,21 +134,11 @@ class Worker:
             )
         self._told = True
 
-    def _give_back(self, trial: Trial, why: str) -> None:
-        """The trial that was cut short will fail: a copy waits for whoever goes on.
-
-        While it still counts as running, since a finished trial cannot say what replaced it.
-        """
-        trial.set_user_attr("reason", why)
-        frozen = self._study.get_trials(deepcopy=False)[trial.number]
-        requeue(self._study, frozen, counted=False)
-
     def _look_at_failures(self) -> None:
-        objective = self._objective
-        if objective.failures >= MOST_FAILURES:
+        if len(self._failed) >= MOST_FAILURES:
             raise TrainingFailed(
-                f"{objective.failures} trials failed one after the other, the last one with: "
-                f"{objective.last_failure}"
+                f"{len(self._failed)} trials failed one after the other, the last one with: "
+                f"{end_of(self._failed[-1]) or 'nothing was noted'}"
             )
 
 
@@ -173,9 +172,11 @@ def _unfinished(study: Study) -> list[FrozenTrial]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Heartbeats and groups of parameters are experimental in Optuna, which says so every time."""
+    """What Optuna says every time: heartbeats and groups of parameters are experimental, and the
+    Gaussian process takes the endless seconds of what does not fit into memory for the longest."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Clip non-finite values")
         yield
 
 

@@ -17,7 +17,7 @@ from pipelines.run import prepare
 from pipelines.warm_up import warm_up
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.objective import Objective, TrialRun, end_dead_run
-from search.outcome import counts, trial_state
+from search.outcome import Outcome
 from search.pruners import make_pruner
 from search.samplers import make_sampler
 from search.signals import Stopping
@@ -62,10 +62,10 @@ def work(
         # What this machine does not have is refused before it can make trials fail.
         prepare(definition.base, data)
     console = console or Console(quiet=True)
-    console.print(f"study {name}: {counts(study.get_trials(deepcopy=False)).text()}")
+    console.print(f"study {name}: {Outcome.of(study).counts.text()}")
 
     def tell(trial: FrozenTrial) -> None:
-        console.print(trial_line(study, trial, trial_state(trial)))
+        console.print(trial_line(study, trial, Outcome.of(study).states[trial.number]))
 
     work_on(storage, definition, parent, data, tell)
     console.print("no trial is left")

@@ -81,6 +81,11 @@ BAD_SPACE = [
         "batch_size=16:99",
         "space batch_size=16:99: batch_size=99 is larger",
     ),
+    (
+        "a network too deep for the images",
+        "widths=4;4,8,16,32,64",
+        "space: trials with widths=4,8,16,32,64 could not be run: model=simple_cnn: images of",
+    ),
 ]
 BAD_OPTIONS = [
     ("no trials", "--trials 0", "trials=0: input should be greater than or equal to 1"),

@@ -23,6 +23,7 @@ from optuna import Study
 
 import layerscope
 from pipelines.config import RunConfig
+from search.config import LOCAL_OPTIONS
 from search.definition import StudyDefinition
 from search.working import work_on
 from tests.integration.command import Command, command_here
@@ -135,6 +136,9 @@ def test_a_study_goes_on_up_to_its_number_and_is_no_other(
     assert [trial.data.tags["layerscope.trial"] for trial in trials] == ["0", "1", "2", "3", "4"]
     assert {trial.data.params["epochs"] for trial in trials} == {"1"}
     assert {trial.data.params["train_limit"] for trial in trials} == {"60"}
+    # But a machine's own options are those of each command: the first two gave --device cpu.
+    assert [trial.data.params["device"] for trial in trials] == ["cpu"] * 3 + ["auto"] * 2
+    assert not set(LOCAL_OPTIONS) & run.data.params.keys()
     assert study_run("T").info.status == "FINISHED"
     assert study_run("T").info.run_id == run.info.run_id
 
@@ -304,6 +308,8 @@ def test_the_best_one_is_trained_tested_and_registered(command: Command, made: P
     assert 0 <= run.data.metrics["test/accuracy"] <= 1
     assert "valid/accuracy" not in run.data.metrics
     assert run.data.params["valid_fraction"] == "0.0"
+    # Of trials it is "none"; what is kept is trained as it was asked for.
+    assert run.data.params["stop_on"] == in_definition(made).stop_on == "critical"
     assert float(run.data.params["lr_max"]) == best.user_attrs["config"]["lr_max"]
     assert run.data.tags["layerscope.study"] == "first study"
     assert run.data.tags["layerscope.trial"] == str(best.number)

@@ -74,6 +74,34 @@ def test_the_run_is_bit_identical(
     assert alone.activation_stats.read() == beside.activation_stats.read()
 
 
+def test_the_run_as_it_is_goes_on_unseen(
+    small: ConfigMaker, tmp_path: Path, no_pictures: None
+) -> None:
+    """Also where validations are recorded: this one is not the run's."""
+    config = small(record_eval=True, epochs=2)
+    alone, _, random_alone = run(config, tmp_path / "alone")
+    beside, answers, random_beside = run(config, tmp_path / "beside", lambda s, f: s.as_it_is())
+    for name, value in alone.model.state_dict().items():
+        assert value.equal(beside.model.state_dict()[name]), name
+    assert random_alone.equal(random_beside)
+    assert alone.activation_stats is not None
+    assert beside.activation_stats is not None
+    rows = beside.activation_stats.read()
+    assert "eval" in rows["mode"].to_pylist()
+    assert alone.activation_stats.read() == rows
+    assert alone.findings == beside.findings
+    assert [answer.samples for answer in answers[1:]] == [0, 0]
+
+
+def test_the_run_as_it_is_is_what_validation_finds(
+    small: ConfigMaker, tmp_path: Path, no_pictures: None
+) -> None:
+    setup = prepare(small(epochs=1))
+    shadow = Shadow(setup)
+    result = train(setup, tmp_path, test=False)
+    assert shadow.as_it_is().valid == result.valid
+
+
 def test_the_same_question_has_the_same_answer(
     small: ConfigMaker, tmp_path: Path, no_pictures: None
 ) -> None:

@@ -38,6 +38,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def no_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than all the rest of a small trial, and have tests of their own."""
+    monkeypatch.setattr("tracking.recording.draw", lambda *_: iter(()))
+
+
+@pytest.fixture
 def defined() -> Callable[..., StudyDefinition]:
     """Makes a definition: options of the study, and ``base`` and ``space`` for the others."""
 

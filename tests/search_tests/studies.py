@@ -124,7 +124,7 @@ def realistic(size: int = 40, *, two: bool = False, name: str = "lr-and-batch") 
         reported = {1: accuracy - 0.05, 3: accuracy - 0.015 + float(rng.normal(0, 0.004))}
         common: dict[str, Any] = {"at": at, "reported": {} if two else reported}
         if number % 13 == 5:
-            made = _infeasible(params, (0.1, 0.0) if two else (0.1,), at)
+            made = _infeasible(params, (0.1, math.inf) if two else (0.1,), at)
         elif number == 7:
             made = trial(TrialState.FAIL, params=params, at=at, took=25, worker="node1:4001")
         elif number == 11:

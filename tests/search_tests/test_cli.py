@@ -17,7 +17,7 @@ import search.working
 from layerscope import cli
 from pipelines.config import RunConfig
 from search.cli import study
-from search.config import StudyConfig
+from search.config import LOCAL_OPTIONS, StudyConfig
 from search.space import SearchSpace
 from tracking.errors import BadOption
 
@@ -161,6 +161,13 @@ def test_underscores_do_as_well(run: Run, tmp_path: Path) -> None:
     assert order(run, *underscores) == order(run, *dashes)
 
 
+def test_a_file_may_have_options_of_the_study_too(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("trials: 7\nepochs: 4\n", encoding="utf-8")
+    found = order(run, "--config", "c.yaml")
+    assert (found.definition.options.trials, found.definition.base.epochs) == (7, 4)
+    assert set(found.given) == {"name", "trials", "epochs"}
+
+
 def test_the_command_line_comes_before_the_files(run: Run, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("epochs: 4\noptimizer: sgd\n", encoding="utf-8")
     (tmp_path / "space.yaml").write_text(
@@ -215,6 +222,18 @@ def test_each_command_gets_name_and_storage(run: Run) -> None:
             assert str(given[0].url) == STORE[1]
         else:
             assert (given[0], str(given[1])) == ("my study", STORE[1])
+
+
+def test_an_option_says_the_same_of_every_command() -> None:
+    flags: dict[str, set[str | None]] = {}
+    for command in study.commands.values():
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name in RunConfig.model_fields:
+                flags.setdefault(option.opts[0], set()).add(option.help)
+    assert all(len(texts) == 1 for texts in flags.values())
+    for name in ("worker", "retrain"):
+        given = {option.name for option in study.commands[name].params}
+        assert given & RunConfig.model_fields.keys() == set(LOCAL_OPTIONS)
 
 
 def test_a_worker_has_options_of_its_machine(run: Run) -> None:

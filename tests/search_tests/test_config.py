@@ -8,8 +8,7 @@ import pytest
 
 from pipelines.config import RunConfig
 from pipelines.options import config_from
-from search.config import RUNNING_OPTIONS, StudyConfig
-from search.definition import LOCAL_OPTIONS
+from search.config import LOCAL_OPTIONS, MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
 from search.rung_plan import RungPlan
 from tracking.errors import BadOption
 
@@ -117,4 +116,4 @@ def test_nobody_is_judged_where_nobody_is_pruned(options: dict[str, Any]) -> Non
 def test_options_of_a_study_and_of_its_runs_have_different_names() -> None:
     assert not set(StudyConfig.model_fields) & set(RunConfig.model_fields)
     assert set(RUNNING_OPTIONS) <= set(StudyConfig.model_fields)
-    assert set(LOCAL_OPTIONS) <= set(RunConfig.model_fields)
+    assert {*LOCAL_OPTIONS, *MLFLOW_OPTIONS} <= set(RunConfig.model_fields)

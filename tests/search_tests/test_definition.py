@@ -12,8 +12,8 @@ import pytest
 from optuna import Study
 
 from pipelines.config import RunConfig
-from search.config import RUNNING_OPTIONS, StudyConfig
-from search.definition import DEFINITION, LOCAL_OPTIONS, StudyDefinition
+from search.config import LOCAL_OPTIONS, MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
+from search.definition import DEFINITION, StudyDefinition
 from search.space import Range, SearchSpace
 from tests.search_tests.studies import new_study
 from tracking.errors import BadOption, BadTracking
@@ -69,7 +69,6 @@ def test_the_default_definition_comes_back() -> None:
 def test_an_odd_definition_comes_back() -> None:
     base = RunConfig(
         dataset="folder:/a b/é",
-        data_dir=Path("~/d"),
         widths=(3,),
         every="auto:0.05",
         schedule="triangular",
@@ -101,6 +100,26 @@ def test_the_storage_keeps_plain_json() -> None:
     assert value["study"]["rungs"] == "1/18"
     assert value["space"]["dimensions"]["lr_max"] == "log:0.0003:0.3"
     assert value["prior"] is None
+
+
+MACHINE = {"data_dir": Path("../there"), "device": "cuda:1", "threads": 16}
+
+
+def test_what_is_a_machines_own_is_not_stored(defined: Defined) -> None:
+    """A worker elsewhere has its own data, devices and cores."""
+    mine = defined(base=MACHINE)
+    assert set(MACHINE) == set(LOCAL_OPTIONS)
+    assert mine.local == MACHINE
+    assert not json.loads(mine.to_json())["config"].keys() & MACHINE.keys()
+    elsewhere = StudyDefinition.of(stored(mine.to_json()))
+    assert elsewhere.local == StudyDefinition(RunConfig(), mine.options, mine.space).local
+    assert elsewhere.on_this_machine(MACHINE) == mine
+
+
+def test_what_earlier_versions_stored_of_a_machine_is_left_to_it() -> None:
+    value = json.loads(default().to_json())
+    value["config"] |= {"data_dir": "../there", "device": "cuda:1", "threads": 16}
+    assert StudyDefinition.of(stored(json.dumps(value))) == default()
 
 
 def test_a_study_of_another_program_is_refused() -> None:
@@ -270,7 +289,7 @@ def test_all_differences_are_named_at_once(defined: Defined) -> None:
 def test_options_of_a_machine_and_of_a_command_may_differ(defined: Defined) -> None:
     running = {"trials": 99, "workers": 2}
     local = {"data_dir": "x", "device": "cuda", "threads": 3, "experiment": "e", "run_name": "r"}
-    assert set(local) == set(LOCAL_OPTIONS)
+    assert set(local) == {*LOCAL_OPTIONS, *MLFLOW_OPTIONS}
     assert {"name", *running} == set(RUNNING_OPTIONS)
     here = defined(base=local, **running)
     assert here.differences(defined(), {*local, *running}) == []

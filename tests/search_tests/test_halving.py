@@ -16,7 +16,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
 from search.halving import Halving, Hyperband
-from search.trial_queue import requeue
+from search.trial_queue import copy_of
 from tests.search_tests.studies import new_study
 
 __all__: list[str] = []
@@ -84,11 +84,14 @@ def test_a_copy_does_not_compete_with_its_own_former_score(knows: bool) -> None:
     trial = study.ask()
     trial.report(0.9, 1)
     assert not trial.should_prune()
+    copy = copy_of(study.trials[trial.number], counted=False)
+    assert copy is not None
     if knows:
-        requeue(study, study.trials[trial.number], counted=False)
+        study.add_trial(copy)
+        trial.set_user_attr("retried_as", study.trials[-1].number)
     study.tell(trial, state=TrialState.FAIL)
     if not knows:
-        requeue(study, study.trials[trial.number], counted=False)
+        study.add_trial(copy)
     # A little worse than before, on another machine.
     assert end_of(study, {1: 0.89}) is None
     assert study.trials[-1].user_attrs["retry_of"] == trial.number

@@ -134,6 +134,29 @@ def test_a_plain_rung_is_the_validation_as_it_is(judged: Callable[..., Judged]) 
     assert (rung["samples"], done.notes["aside_samples"]) == (0, 0)
 
 
+@pytest.mark.parametrize("rung", ["plain", "anneal:0.3", "cycle"])
+def test_what_is_recorded_is_the_run_alone(
+    rung: str, defined: Defined, data: ImageData, tmp_path: Path, no_drawings: None
+) -> None:
+    """A rung's validation is none of the run's, though validations are recorded too."""
+
+    def recorded(kind: str) -> FitResult:
+        definition = defined(
+            base={"record_eval": True}, rung=kind, rungs="1/4,3/4", pruner="threshold:0"
+        )
+        setup = prepare(definition.with_options({}), data)
+        judge = Judge(optuna.create_study().ask(), definition.options, setup, MemorySink())
+        result = train(setup, tmp_path / kind[:5], [judge], test=False)
+        assert len(judge._scores) == (0 if kind == "none" else 2)
+        return result
+
+    alone, beside = recorded("none"), recorded(rung)
+    assert alone.activation_stats is not None
+    assert beside.activation_stats is not None
+    assert beside.activation_stats.read() == alone.activation_stats.read()
+    assert (beside.valid, beside.findings) == (alone.valid, alone.findings)
+
+
 def test_rungs_of_a_cycle_come_before_the_training(judged: Callable[..., Judged]) -> None:
     seen: list[int] = []
     done = judged(

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.queue_storage import QueueStorage
 from search.storage import open_storage
 from search.storage_url import storage_url
-from search.trial_queue import fill_queue, requeue
+from search.trial_queue import fill_queue
 
 __all__: list[str] = []
 
@@ -55,7 +55,7 @@ def change(study: optuna.Study, choice: random.Random) -> None:
     """What a worker, or who fills the queue, may do next."""
     some = running(study)
     waiting = study.get_trials(states=(TrialState.WAITING,))
-    kind = choice.choice(["fill", "surplus", "ask", "ask", "tell", "note", "requeue", "bury"])
+    kind = choice.choice(["fill", "surplus", "ask", "ask", "tell", "note", "give back", "bury"])
     if kind == "fill":
         fill_queue(study, len(study.trials) + choice.randrange(1, 4))
     elif kind == "surplus":
@@ -66,8 +66,8 @@ def change(study: optuna.Study, choice: random.Random) -> None:
         trial = choice.choice(some)
         if kind == "tell":
             study.tell(trial.number, 1.0)
-        elif kind == "requeue":
-            requeue(study, trial)
+        elif kind == "give back":
+            study._storage._backend.give_back(study._study_id, trial._trial_id, "interrupted")
             study.tell(trial.number, state=TrialState.FAIL)
         elif kind == "bury":
             study._storage._backend._bury(study._study_id, trial._trial_id)

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 import search.report
 from pipelines.config import RunConfig
 from pipelines.options import config_from, read_config
-from search.config import StudyConfig
+from search.config import LOCAL_OPTIONS, StudyConfig
 from search.definition import StudyDefinition
 from search.page import render, study_page
 from search.plot_kinds import snapshot
@@ -70,6 +70,13 @@ def test_the_best_configuration_trains_as_the_trial_did(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_the_best_configuration_is_for_any_machine(tmp_path: Path) -> None:
+    mine = defined(10).on_this_machine({"data_dir": "/fast", "device": "cuda:1", "threads": 16})
+    write_report(every_state(), mine, tmp_path)
+    assert not read_config(tmp_path / "best.yaml").keys() & set(LOCAL_OPTIONS)
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_later_report_replaces_what_holds_no_more(tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
     for name in ("best.yaml", "best-3.yaml", "plots/history.png", "mine.txt", "study.html"):
@@ -117,7 +124,8 @@ def test_each_trial_of_a_front_has_its_configuration(tmp_path: Path) -> None:
 def test_a_trial_that_cannot_be_repeated_is_no_error(tmp_path: Path, config: object) -> None:
     study = new_study()
     study.add_trial(trial(TrialState.COMPLETE, 0.9, config=config))
-    assert best_config(BASE, study.trials[0]) is None
+    with pytest.raises(BadOption, match=r"^trial 0: "):
+        best_config(BASE, study.trials[0])
     write_report(study, defined(1), tmp_path)
     assert not (tmp_path / "best.yaml").exists()
     assert "no configuration to repeat it" in (tmp_path / "study.html").read_text("utf-8")
@@ -127,7 +135,6 @@ def test_options_of_the_base_may_be_taken_back() -> None:
     base = RunConfig(schedule="one_cycle", pct_start=0.4)
     own = {"schedule": "constant", "pct_start": None}
     config = best_config(base, trial(TrialState.COMPLETE, 0.9, config=own))
-    assert config is not None
     assert "pct_start" not in yaml.safe_load(config.to_yaml())
 
 

@@ -22,13 +22,15 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.orm import Session
 
-from search.queue_storage import QueueEmpty, together
+from search.queue_storage import QueueEmpty, QueueStorage, give_back, together
 from search.storage import NoStudies, answering, open_storage
 from search.storage_url import StorageUrl, storage_url
-from search.trial_queue import MAX_RETRIES, fill_queue, requeue, settled, taken_over
+from search.trial_queue import MAX_RETRIES, fill_queue, settled, taken_over
 from tracking.errors import BadTracking
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +103,18 @@ def _let_time_pass(tmp_path: Path) -> None:
 def _take(study: optuna.Study, lr: float = 0.1) -> FrozenTrial:
     """A trial that runs, as a worker has it that was killed."""
     fill_queue(study, len(study.trials) + 1)
+    return _next(study, lr)
+
+
+def _next(study: optuna.Study, lr: float = 0.1) -> FrozenTrial:
+    """The first trial that waits, running."""
     with pytest.warns(UserWarning, match="Heartbeat"):
         trial = study.ask({"lr": FloatDistribution(lr, lr)})
     return study.trials[trial.number]
+
+
+def _give_back(study: optuna.Study, trial: FrozenTrial) -> None:
+    study._storage._backend.give_back(study._study_id, trial._trial_id, "interrupted")
 
 
 class TestOpen:
@@ -296,9 +307,8 @@ class TestQueue:
         assert fill_queue(study, 2) == 1
 
 
-class TestRequeue:
+class TestGiveBack:
     def test_copy_starts_anew_with_the_parameters(self, study: optuna.Study) -> None:
-        storage = study._storage
         distributions = {
             "lr": FloatDistribution(1e-3, 1.0, log=True),
             "schedule": CategoricalDistribution(["one_cycle", "linear"]),
@@ -319,63 +329,85 @@ class TestRequeue:
                 intermediate_values={0: 0.5},
             )
         )
-        dead = study.trials[0]
-        assert requeue(study, dead, user_attrs={"note": "x"}) == 1
-        copy = study.trials[1]
+        _give_back(study, study.trials[0])
+        dead, copy = study.trials
         assert copy.state == TrialState.WAITING
         assert copy.params == dead.params
         assert copy.distributions == distributions
         assert copy.intermediate_values == {}
-        assert copy.user_attrs == {"note": "x", "retry_of": 0}
+        assert copy.user_attrs == {"retry_of": 0}
         assert copy.system_attrs == {
             "grid_id": 4,
             "search_space": {"lr": [0.1]},
             "fixed_params": {"lr": 0.1},
             "failed_trial": 0,
             "retry_history": [0],
-            "counted_retries": 1,
+            "counted_retries": 0,
         }
-        assert storage.get_trial(dead._trial_id).user_attrs["retried_as"] == 1
+        # The trial itself is for its worker to end.
+        assert dead.state == TrialState.RUNNING
+        assert dead.user_attrs == {"run_id": "dead", "reason": "interrupted", "retried_as": 1}
 
     def test_copy_keeps_its_parameters_when_it_runs(self, study: optuna.Study) -> None:
-        dead = _take(study, 0.3)
-        requeue(study, dead)
+        _give_back(study, _take(study, 0.3))
         study.optimize(lambda trial: trial.suggest_float("lr", 0.3, 0.3), n_trials=1)
         assert study.trials[1].params == {"lr": 0.3}
         assert study.trials[1].state == TrialState.COMPLETE
 
     def test_twice_is_once(self, study: optuna.Study) -> None:
         dead = _take(study)
-        assert requeue(study, dead) == 1
-        assert requeue(study, dead) == 1
+        _give_back(study, dead)
+        _give_back(study, dead)
         assert len(study.trials) == 2
 
-    def test_finished_trial(self, study: optuna.Study) -> None:
+    def test_killed_meanwhile_is_queued_once(
+        self, study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The worker is killed after the copy, and before the trial says that it has one."""
+        note = QueueStorage._note
+
+        def killed(storage: QueueStorage, session: Session, *given: Any) -> None:
+            if "retried_as" in given:
+                raise SystemExit("killed")
+            note(storage, session, *given)
+
         dead = _take(study)
-        study.tell(dead.number, state=TrialState.FAIL)
-        assert requeue(study, study.trials[0]) == 1
-        assert "retried_as" not in study.trials[0].user_attrs
-        assert settled(study.trials) == []
+        with monkeypatch.context() as patch:
+            patch.setattr(QueueStorage, "_note", killed)
+            with pytest.raises(SystemExit):
+                _give_back(study, dead)
+        assert [trial.state.name for trial in study.trials] == ["RUNNING"]
+        _let_time_pass(tmp_path)
+        _rescue(study)
+        assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
         assert fill_queue(study, 1) == 1
 
-    def test_limit(self, study: optuna.Study) -> None:
+    def test_a_trial_that_somebody_has_ended(self, study: optuna.Study) -> None:
         dead = _take(study)
-        for number in range(1, MAX_RETRIES + 1):
-            assert requeue(study, dead) == number
-            dead = study.trials[number]
-        assert requeue(study, dead) is None
+        assert study._storage._backend._bury(study._study_id, dead._trial_id)
+        with pytest.raises(UpdateFinishedTrialError):
+            _give_back(study, dead)
+        assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
+
+    def test_interruptions_are_no_retries(self, study: optuna.Study, tmp_path: Path) -> None:
+        fill_queue(study, 1)
+        for _ in range(4):
+            _give_back(study, _next(study))
+            _let_time_pass(tmp_path)
+            _rescue(study)
+        assert study.trials[4].system_attrs["counted_retries"] == 0
+        for _ in range(MAX_RETRIES + 1):
+            _next(study)
+            _let_time_pass(tmp_path)
+            _rescue(study)
+        last = study.trials[-1]
+        assert (last.state, last.number) == (TrialState.FAIL, 4 + MAX_RETRIES)
+        assert last.system_attrs["counted_retries"] == MAX_RETRIES
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            assert RetryHeartbeatStaleTrialCallback.retry_history(dead) == [0, 1]
-            assert RetryHeartbeatStaleTrialCallback.retried_trial_number(dead) == 0
-
-    def test_interruptions_do_not_count(self, study: optuna.Study) -> None:
-        dead = _take(study)
-        for number in range(1, 5):
-            assert requeue(study, dead, counted=False) == number
-            dead = study.trials[number]
-        assert requeue(study, dead) == 5
-        assert study.trials[5].system_attrs["counted_retries"] == 1
+            history = RetryHeartbeatStaleTrialCallback.retry_history(last)
+            assert history == list(range(last.number))
+            assert RetryHeartbeatStaleTrialCallback.retried_trial_number(last) == 0
 
     def test_enqueued_value_out_of_range(self, study: optuna.Study) -> None:
         study.enqueue_trial({"lr": 5.0})
@@ -384,7 +416,7 @@ class TestRequeue:
             with pytest.warns(UserWarning, match="out of range"):
                 trial.suggest_float("lr", 0, 1)
             if trial.number == 0:
-                requeue(trial.study, trial.study.trials[0])
+                give_back(study, trial, "interrupted")
             return 0.0
 
         study.optimize(objective, n_trials=2)
@@ -455,7 +487,7 @@ class TestDeadWorkers:
 
     def test_interrupted_while_queued_again(self, study: optuna.Study, tmp_path: Path) -> None:
         """A worker queues a copy, since it was told to stop, and dies before it ends its trial."""
-        requeue(study, _take(study), counted=False)
+        _give_back(study, _take(study))
         _let_time_pass(tmp_path)
         _rescue(study)
         assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import pytest
 from optuna import Study
 from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from search import outcome as outcome_module
 from search import watch as watch_module
 from search.config import StudyConfig
 from search.watch import Watch, _duration
@@ -120,6 +121,29 @@ def test_a_trial_is_told_once_it_has_ended() -> None:
         seen.watch._look()
     assert [line.split()[1:3] for line in seen.lines] == [["0", "failed"]]
     assert seen.points == []
+
+
+def test_a_look_that_finds_nothing_new_works_nothing_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of thousands of trials it would take so long that the training beside it were slower."""
+    looked_at: list[int] = []
+    state_of = outcome_module._state
+
+    def counted(trial: FrozenTrial, retried: Container[int]) -> str:
+        looked_at.append(trial.number)
+        return state_of(trial, retried)
+
+    study = every_state()
+    seen = Seen(study)
+    monkeypatch.setattr(outcome_module, "_state", counted)
+    seen.watch._look()
+    assert looked_at == []
+    finish(study, 0.6)
+    seen.watch._look()
+    seen.watch._look()
+    assert looked_at == list(range(10))
+    assert len(seen.lines) == 1
 
 
 def test_values_that_are_no_numbers_are_left_out() -> None:

@@ -37,27 +37,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 
 
 class FakeObjective:
-    """Acts instead of training, trial by trial, and counts failures as the real one does."""
+    """Acts instead of training, trial by trial."""
 
     def __init__(self, *acts: Act) -> None:
         self._acts = acts
         self.numbers: list[int] = []
-        self.failures = 0
-        self.last_failure = ""
 
     def __call__(self, trial: Trial) -> float:
         self.numbers.append(trial.number)
-        try:
-            value = self._acts[min(len(self.numbers), len(self._acts)) - 1](trial)
-        except TrialPruned:
-            self.failures = 0
-            raise
-        except Exception as error:
-            self.failures += 1
-            self.last_failure = str(error)
-            raise
-        self.failures = 0
-        return value
+        return self._acts[min(len(self.numbers), len(self._acts)) - 1](trial)
 
 
 def good(trial: Trial) -> float:
@@ -70,7 +58,15 @@ def prunes(trial: Trial) -> float:
 
 
 def fails(trial: Trial) -> float:
-    raise RuntimeError(f"trial {trial.number} broke")
+    trial.set_user_attr("reason", f"trial {trial.number} broke")
+    raise RuntimeError("it broke")
+
+
+def taken_over(trial: Trial) -> float:
+    """This worker was suspended for so long that somebody else has taken it for dead."""
+    study = trial.study
+    assert study._storage._backend._bury(study._study_id, trial._trial_id)
+    return good(trial)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +164,12 @@ def test_a_trial_in_between_that_does_not_fail_starts_the_count_again(
     fill_queue(study, 5)
     worker_of(study, stopping, FakeObjective(fails, fails, between, fails, fails)).run()
     assert states(study).count("FAIL") == 4
+
+
+def test_a_failure_that_says_nothing_is_one(study: Study, stopping: Stopping) -> None:
+    fill_queue(study, 3)
+    with pytest.raises(TrainingFailed, match=r"the last one with: nothing was noted$"):
+        worker_of(study, stopping, FakeObjective(lambda trial: float("nan"))).run()
 
 
 def test_a_storage_that_fails_is_one_line(
@@ -299,12 +301,7 @@ def test_a_trial_that_was_given_to_another_worker_is_only_a_warning(
 ) -> None:
     fill_queue(study, 2)
 
-    def suspended(trial: Trial) -> float:
-        """For so long that somebody else has taken it for dead."""
-        assert study._storage._backend._bury(study._study_id, trial._trial_id)
-        return good(trial)
-
-    objective = FakeObjective(suspended, good)
+    objective = FakeObjective(taken_over, good)
     told: list[FrozenTrial] = []
     worker_of(study, stopping, objective, tell=told.append).run()
     assert (
@@ -316,6 +313,18 @@ def test_a_trial_that_was_given_to_another_worker_is_only_a_warning(
     assert objective.numbers == [0, 1, 2]
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
     assert [trial.number for trial in told] == [1, 2]
+
+
+def test_trials_that_were_given_to_others_are_no_failures(study: Study, stopping: Stopping) -> None:
+    fill_queue(study, 4)
+    suspended = [taken_over] * MOST_FAILURES
+    objective = FakeObjective(*suspended, good)
+    worker_of(study, stopping, objective).run()
+    assert states(study) == ["FAIL"] * 3 + ["COMPLETE"] * 4
+    # Nor do they say that what failed before has got better.
+    fill_queue(study, 7)
+    with pytest.raises(TrainingFailed, match=r"^3 trials failed one after the other"):
+        worker_of(study, stopping, FakeObjective(fails, fails, taken_over, fails)).run()
 
 
 def test_waiting_for_others_ends_with_their_last_trial(
