@@ -100,8 +100,8 @@ class VanishingGradients(_GradientRule):
     def findings(self, ended: bool) -> Iterator[Finding]:
         if self._spell.lasted:
             yield self.finding(
-                f"the gradient at {self.named(self._layer)} is {self._first:.2g}, at the last "
-                f"layer {self._last:.2g}",
+                f"the root mean square of the gradient at {self.named(self._layer)} is "
+                f"{self._first:.2g}, at the last layer {self._last:.2g}",
                 self._spell.began,
                 self._spell.ended,
                 *(with_norm(), kaiming(self.run), rectified()),
@@ -112,10 +112,11 @@ class VanishingGradients(_GradientRule):
 
 
 class ExplodingGradients(_GradientRule):
-    """Gradients that grow on the way back, or are not finite.
+    """Gradients that grow on the way back, also where they end as infinities or NaN.
 
-    ``growth``: at the first recorded layer beside the last (root mean squares); ``norm``: of the
-    first layer's gradient; ``steps``: consecutive recorded steps.
+    ``growth``: at the first recorded layer beside the last (root mean squares); ``norm``: L2 norm
+    of the first layer's gradient; ``steps``: consecutive recorded steps. Gradients that are not
+    finite and have not grown before are left to NonFinite: damaged data makes them too.
     """
 
     name = "exploding_gradients"
@@ -131,24 +132,48 @@ class ExplodingGradients(_GradientRule):
         self._growth, self._norm = growth, norm
         # A scaler seeks the largest scale by overflowing now and then.
         self._scaled = run.options.get("precision") == "fp16"
-        self._worst = 0.0
+        self._largest = self._most = 0.0
+        self._shown = False
+        """At the last step."""
 
     def _shows(self, first: _Ends, last: _Ends) -> npt.NDArray[np.bool_]:
-        large = (first.size > self._growth * last.size) | (first.norm > self._norm)
+        known = last.size > 0
+        growth = np.divide(first.size, last.size, out=np.zeros(len(known)), where=known)
+        large = (growth > self._growth) | (first.norm > self._norm)
         if large.any():
-            self._worst = max(self._worst, float(np.fmax.reduce(first.norm[large])))
-        return np.asarray(large if self._scaled else large | first.nonfinite)
+            self._largest = max(self._largest, float(np.fmax.reduce(first.norm[large])))
+            self._most = max(self._most, float(np.fmax.reduce(growth[large])))
+        return large if self._scaled else self._carried_on(large, first.nonfinite)
+
+    def _carried_on(
+        self, large: npt.NDArray[np.bool_], nonfinite: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """What has grown goes on where it is not finite any more."""
+        shown = large.copy()
+        for at, overflow in enumerate(nonfinite.tolist()):
+            shown[at] |= overflow and self._shown
+            self._shown = bool(shown[at])
+        return shown
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         if self._spell.lasted:
             yield self.finding(
-                f"the norm of the gradient at {self.named(self._layer)} reaches {self._worst:.2g}",
+                self._sentence(),
                 self._spell.began,
                 self._spell.ended,
                 *(clip(), with_norm(), kaiming(self.run), gentler_lr(self.run)),
                 layers=(self._layer,),
-                norm=self._worst,
+                norm=self._largest,
+                growth=self._most,
             )
+
+    def _sentence(self) -> str:
+        where = f"the gradient at {self.named(self._layer)}"
+        if self._largest > self._norm:
+            return f"the L2 norm of {where} reaches {self._largest:.2g}"
+        return (
+            f"the root mean square of {where} reaches {self._most:.2g} times that at the last layer"
+        )
 
 
 class _UpdateRule(Rule):
