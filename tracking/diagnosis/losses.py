@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tracking.diagnosis.evidence import RunContext, StepTrace
+from tracking.diagnosis.evidence import EpochFigures, RunContext, StepTrace
 
-__all__ = ["Level", "LossCurve", "completed", "guessing"]
+__all__ = [
+    "Level",
+    "LossCurve",
+    "Validations",
+    "completed",
+    "guessed",
+    "guessing",
+    "usual_answer",
+]
 
 BINS = 240
 
@@ -46,6 +54,11 @@ class LossCurve:
         # Steps, losses, squared differences from the loss before, and learning rates of each bin.
         self._sums: list[list[float]] = []
         self._before = math.nan
+
+    @property
+    def lr_is_zero(self) -> bool:
+        """Whether no step so far had another learning rate than 0."""
+        return self.steps > 0 and self.peak_lr == 0
 
     def add(self, trace: StepTrace) -> None:
         """Take further steps, in order."""
@@ -91,6 +104,44 @@ class LossCurve:
         return Level(losses / steps, math.sqrt(squares / steps / 2), lrs / steps, int(steps))
 
 
+class Validations:
+    """Takes what validation showed, one after the other, and keeps the ends and the best."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: EpochFigures | None = None
+        self.best: EpochFigures | None = None
+        """With the lowest loss, the first of those; so is the next."""
+        self.best_before: EpochFigures | None = None
+        """Of those before the last."""
+
+    def add(self, figures: EpochFigures) -> None:
+        """Take the next."""
+        self.count += 1
+        self.last, self.best_before = figures, self.best
+        if self.best is None or figures.loss < self.best.loss or math.isnan(self.best.loss):
+            self.best = figures
+
+    @property
+    def accuracy(self) -> float:
+        """Of the last; NaN where there is none."""
+        return self.last.accuracy if self.last else math.nan
+
+    @property
+    def rise(self) -> float:
+        """How far the last loss is above the lowest, as a share of that; NaN where unknown."""
+        if self.last is None or self.best is None or not self.best.loss > 0:
+            return math.nan
+        return self.last.loss / self.best.loss - 1
+
+    @property
+    def gain(self) -> float:
+        """How far the last loss is below the lowest before, as a share of that; NaN likewise."""
+        if self.last is None or self.best_before is None or not self.best_before.loss > 0:
+            return math.nan
+        return 1 - self.last.loss / self.best_before.loss
+
+
 def completed(run: RunContext, curve: LossCurve) -> bool:
     """Whether the run had all its steps, as far as is known; a failed one never came to its end."""
     return run.total_steps is None or curve.last_step + 1 >= run.total_steps
@@ -99,3 +150,14 @@ def completed(run: RunContext, curve: LossCurve) -> bool:
 def guessing(run: RunContext, curve: LossCurve) -> float:
     """The cross entropy of guessing; the first loss where it is not known."""
     return math.log(run.classes) if run.classes and run.classes > 1 else curve.first
+
+
+def guessed(run: RunContext) -> float:
+    """The accuracy of one answer for all images; that for two classes where nothing is known."""
+    return max(usual_answer(run), 1 / max(2, run.classes or 2))
+
+
+def usual_answer(run: RunContext) -> float:
+    """Share of the class that has the most training images; 0 where it is not known."""
+    counts = run.data.class_counts if run.data else ()
+    return max(counts) / sum(counts) if counts and sum(counts) else 0.0

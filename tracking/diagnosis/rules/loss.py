@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from tracking.diagnosis.evidence import RunContext, Stretch
-from tracking.diagnosis.losses import completed, guessing
+from tracking.diagnosis.losses import Validations, completed, guessed, guessing
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules.advice import known_lr, lr, usual_lr
 from tracking.records import Finding, Remedy
@@ -38,11 +38,11 @@ class LossNotDecreasing(Rule):
     ) -> None:
         super().__init__(run)
         self._fall, self._steps, self._accuracy = fall, steps, accuracy
-        self._valid = math.nan
+        self._seen = Validations()
 
     def observe(self, stretch: Stretch) -> None:
         for figures in stretch.epochs:
-            self._valid = figures.accuracy
+            self._seen.add(figures)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         curve = self.curve
@@ -51,7 +51,7 @@ class LossNotDecreasing(Rule):
             return
         if not (curve.from_start and curve.positive):
             return
-        if self.run.classes and self._valid > self._accuracy / self.run.classes:
+        if self._seen.accuracy > self._accuracy * guessed(self.run):
             return  # slowly, but it learns
         chance = guessing(self.run, curve)
         last = curve.level(0.8, 1.0)

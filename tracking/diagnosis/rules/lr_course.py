@@ -8,12 +8,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from tracking.diagnosis.evidence import RunContext, Stretch
-from tracking.diagnosis.losses import completed
+from tracking.diagnosis.losses import Validations, completed, guessed, guessing
 from tracking.diagnosis.rule import Rule
-from tracking.diagnosis.rules.advice import known_lr, lr, usual_lr
+from tracking.diagnosis.rules.advice import higher_lr, known_lr, lr, usual_lr
 from tracking.records import Finding, Remedy
 
 __all__ = ["HighFinalLr", "LrTooLow"]
+
+LEAST = 0.005
+"""Share that is not rounded to 0 %."""
 
 
 class LrTooLow(Rule):
@@ -21,12 +24,14 @@ class LrTooLow(Rule):
 
     ``fall``: of the loss beside its start; ``drift``: of the layers' scales (logarithm); ``usual``:
     the peak learning rate beside what is usual for the optimizer; ``steps``: at least so many.
+    What has learned already may move little: ``known``: the first loss beside that of guessing,
+    ``accuracy``: of validation, on the way from that of guessing to 1.
     """
 
     name = "lr_too_low"
     severity = "warning"
     needs = "steps"
-    also = frozenset({"layers"})
+    also = frozenset({"layers", "epochs"})
     cause = "The steps are so short that the weights are still near where they began."
     explains = frozenset(
         {
@@ -46,10 +51,14 @@ class LrTooLow(Rule):
         drift: float = 0.1,
         usual: float = 0.05,
         steps: float = 30,
+        known: float = 0.5,
+        accuracy: float = 0.5,
     ) -> None:
         super().__init__(run)
         self._fall, self._drift = fall, drift
         self._usual, self._steps = usual, steps
+        self._known, self._accuracy = known, accuracy
+        self._seen = Validations()
         self._first: dict[str, float] = {}
         self._now: dict[str, float] = {}
 
@@ -58,28 +67,48 @@ class LrTooLow(Rule):
             if layer not in self._first:
                 self._first[layer] = float(trace.size[0])
             self._now[layer] = float(trace.size[-1])
+        for figures in stretch.epochs:
+            self._seen.add(figures)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         curve = self.curve
         if not ended or curve.steps < self._steps or not (curve.from_start and curve.positive):
             return
-        last = curve.level(0.9, 1.0)
-        fall = 1 - last.mean / max(curve.first, 1e-30)
-        drift = self._layers_drift()
-        usual = usual_lr(self.run)
-        low = usual is not None and curve.peak_lr < self._usual * usual
-        still = drift < self._drift
-        if -0.1 < fall < self._fall and (still or low):
-            peak = known_lr(self.run) or curve.peak_lr
+        # At a rate of 0 the first loss is one batch's; other groups of parameters may learn.
+        first = curve.level(0.0, 0.1).mean if curve.lr_is_zero else curve.first
+        fall = 1 - curve.level(0.9, 1.0).mean / max(first, 1e-30)
+        if fall < self._fall and (curve.lr_is_zero or self._hardly_moved(fall)):
             yield self.finding(
-                f"the loss fell by {fall:.0%} in the whole run",
+                self._sentence(fall),
                 0,
                 curve.last_step,
-                lr(max(usual or 0.0, 10 * peak), "raise the peak learning rate"),
+                self._remedy(),
                 fall=fall,
                 peak_lr=curve.peak_lr,
-                drift=drift,
+                drift=self._layers_drift(),
             )
+
+    def _hardly_moved(self, fall: float) -> bool:
+        """Whether the network is near where it began, and that is not where it should be."""
+        chance = guessed(self.run)
+        learned_before = self.curve.first < self._known * guessing(self.run, self.curve)
+        if learned_before or self._seen.accuracy > chance + self._accuracy * (1 - chance):
+            return False
+        usual = usual_lr(self.run)
+        low = usual is not None and self.curve.peak_lr < self._usual * usual
+        return fall > -0.1 and (low or self._layers_drift() < self._drift)
+
+    def _sentence(self, fall: float) -> str:
+        if self.curve.lr_is_zero:
+            return "the learning rate was 0 in every step"
+        course = f"fell by {fall:.0%}" if fall >= LEAST else "did not fall"
+        return f"the loss {course} in the whole run"
+
+    def _remedy(self) -> Remedy:
+        if self.curve.lr_is_zero:
+            return higher_lr(self.run, 10, self.curve)
+        peak = known_lr(self.run) or self.curve.peak_lr
+        return lr(max(usual_lr(self.run) or 0.0, 10 * peak), "raise the peak learning rate")
 
     def _layers_drift(self) -> float:
         drifts = [
