@@ -17,6 +17,7 @@ from tests.tracking_tests.diagnosis.recorded import (
     validations,
 )
 from tracking.diagnosis.evidence import DataFacts, RunContext, Stretch
+from tracking.diagnosis.rules.loss import LossNotDecreasing
 from tracking.diagnosis.rules.lr_course import LrTooLow
 from tracking.diagnosis.rules.updates import SmallUpdates
 
@@ -46,6 +47,12 @@ def flat(loss: float, accuracy: float = math.nan, lr: float = 1e-4) -> Stretch:
 )
 def test_what_has_learned_already_may_move_little(whole: Stretch, shown: bool) -> None:
     assert bool(found(LrTooLow, whole, WHOLE)) == shown
+
+
+def test_a_loss_as_low_as_that_of_a_network_that_knows_may_stay() -> None:
+    for loss, shown in ((2.3, True), (0.4, False)):
+        whole = Stretch(steps=losses([loss] * 200))
+        assert bool(found(LossNotDecreasing, whole, WHOLE)) == shown
 
 
 @pytest.mark.parametrize(("accuracy", "shown"), [(0.6, True), (0.9, False)])

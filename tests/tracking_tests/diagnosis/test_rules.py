@@ -576,6 +576,30 @@ def test_crashes_are_counted_with_their_steps() -> None:
     assert (finding.first_step, finding.last_step) == (40, 80)
 
 
+def single_images(steps: int, images: int) -> list[float]:
+    """Scales of a layer that does not change, as they come from batches of so few images."""
+    each = np.random.default_rng(1).lognormal(sigma=0.9, size=(steps, images))
+    return [float(np.sqrt((row**2).mean())) for row in each]
+
+
+@pytest.mark.parametrize("images", [1, 2, 4])
+def test_what_single_images_show_is_no_collapse(images: int) -> None:
+    steady = {"conv1.relu": layer(800, std=single_images(800, images), mean=0.0, near_zero=0.0)}
+    rule = BY_NAME["collapse_cycles"]
+    assert found(rule, Stretch(layers=steady))  # where batch sizes are not known
+    assert not found(rule, Stretch(layers=steady, inputs=[inputs(samples=images)]))
+    assert not found(rule, Stretch(layers=steady, steps=losses([2.3] * 800, batch_size=images)))
+
+
+def test_collapses_are_found_in_batches_of_single_images_too() -> None:
+    noisy = np.array(single_images(960, 1)) * crashes(times=3, steps=960, factor=30)
+    layers = {"conv1.relu": layer(960, std=noisy, mean=0.0, near_zero=0.0)}
+    [finding] = found(
+        BY_NAME["collapse_cycles"], Stretch(layers=layers, inputs=[inputs(samples=1)])
+    )
+    assert finding.evidence["crashes"] == 2
+
+
 def test_a_run_cut_short_is_not_judged_by_its_end() -> None:
     whole = Stretch(steps=losses([2.3 * 0.99**n for n in range(100)], 0.01))
     assert len(found(BY_NAME["stopped_too_early"], whole, replace(CNN, total_steps=100))) == 1

@@ -21,7 +21,8 @@ ODD = 10
 class LossNotDecreasing(Rule):
     """A training loss that stays where it was, while validation tells nothing better.
 
-    ``fall``: beside its start; ``steps``: at least; ``accuracy``: of validation, beside guessing's.
+    ``fall``: beside its start; ``steps``: at least. What has learned already may stay where it is:
+    ``accuracy``: of validation, beside guessing's; ``known``: the loss beside guessing's.
     """
 
     name = "loss_not_decreasing"
@@ -34,10 +35,17 @@ class LossNotDecreasing(Rule):
     )
 
     def __init__(
-        self, run: RunContext, *, fall: float = 0.05, steps: float = 60, accuracy: float = 1.5
+        self,
+        run: RunContext,
+        *,
+        fall: float = 0.05,
+        steps: float = 60,
+        accuracy: float = 1.5,
+        known: float = 0.5,
     ) -> None:
         super().__init__(run)
-        self._fall, self._steps, self._accuracy = fall, steps, accuracy
+        self._fall, self._steps = fall, steps
+        self._accuracy, self._known = accuracy, known
         self._seen = Validations()
 
     def observe(self, stretch: Stretch) -> None:
@@ -56,7 +64,7 @@ class LossNotDecreasing(Rule):
         chance = guessing(self.run, curve)
         last = curve.level(0.8, 1.0)
         start = min(curve.first, chance)
-        if last.mean > (1 - self._fall) * start:
+        if last.mean > max((1 - self._fall) * start, self._known * chance):
             usual = usual_lr(self.run)
             other = lr(usual, "take a learning rate that is usual for the optimizer")
             labels = Remedy("check that labels and images belong together", "dataset")

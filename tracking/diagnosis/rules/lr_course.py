@@ -74,9 +74,11 @@ class LrTooLow(Rule):
         curve = self.curve
         if not ended or curve.steps < self._steps or not (curve.from_start and curve.positive):
             return
-        # At a rate of 0 the first loss is one batch's; other groups of parameters may learn.
-        first = curve.level(0.0, 0.1).mean if curve.lr_is_zero else curve.first
-        fall = 1 - curve.level(0.9, 1.0).mean / max(first, 1e-30)
+        if curve.lr_is_zero:  # in the first group of parameters: others may learn
+            first, last = curve.level(0.0, 0.5).mean, curve.level(0.5, 1.0).mean
+        else:
+            first, last = curve.first, curve.level(0.9, 1.0).mean
+        fall = 1 - last / max(first, 1e-30)
         if fall < self._fall and (curve.lr_is_zero or self._hardly_moved(fall)):
             yield self.finding(
                 self._sentence(fall),
