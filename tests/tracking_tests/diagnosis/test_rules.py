@@ -544,7 +544,7 @@ def test_gradients_say_of_what_they_are() -> None:
 def test_damaged_data_is_looked_at_before_anything_is_clipped() -> None:
     layers = {"conv1.relu": layer(9, nonfinite=since(5, 9, 3))}
     [finding] = found(BY_NAME["non_finite"], Stretch(layers=layers))
-    assert [remedy.option for remedy in finding.remedies] == ["", "lr_max", "clip_norm"]
+    assert [remedy.option for remedy in finding.remedies] == ["", "clip_norm", "lr_max"]
 
 
 def test_numbers_are_those_of_the_steps_that_show_it() -> None:
@@ -558,6 +558,28 @@ def test_layers_that_are_not_used_in_every_step_are_compared_where_both_are() ->
     some = replace(last, **{n: getattr(last, n)[::2] for n in last.__dataclass_fields__})
     [finding] = found(BY_NAME["vanishing_gradients"], Stretch(gradients={"a": first, "b": some}))
     assert finding.last_step == 38
+
+
+@pytest.mark.parametrize(
+    ("rule", "since_step", "first", "others"),
+    [
+        ("dead_layer", 0, "init", ["activation"]),
+        ("dead_layer", 3, "lr_max", ["activation", "init"]),
+        ("dead_units", 0, "init", ["activation", "norm"]),
+        ("dead_units", 3, "lr_max", ["activation", "norm"]),
+    ],
+)
+def test_no_update_has_killed_what_was_dead_before_the_first(
+    rule: str, since_step: int, first: str, others: list[str]
+) -> None:
+    layers = {
+        "dead_layer": dead(60, since_step),
+        "dead_units": layer(60, dead_lasting=since(since_step + 19, 60, 0.5)),
+    }
+    simple = replace(CNN, options={**CNN.options, "model": "simple_cnn"})
+    [finding] = found(BY_NAME[rule], Stretch(layers={"conv2.relu": layers[rule]}), simple)
+    assert finding.first_step == since_step
+    assert [remedy.option for remedy in finding.remedies] == [first, *others]
 
 
 def test_units_that_come_back_are_no_longer_dead() -> None:
