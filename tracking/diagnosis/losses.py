@@ -18,6 +18,8 @@ __all__ = [
 ]
 
 BINS = 240
+KNOWN = 0.9
+"""Share of a run after which a loss must have been finite for its end to be judged."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class LossCurve:
         self.first = math.nan
         """The first finite loss: before any update, where the run was recorded from its start."""
         self.last_step = -1
+        self.last_finite = -1
+        """The last step with a finite loss."""
         self.steps = 0
         """Steps with a finite loss."""
         self.from_start = True
@@ -68,8 +72,10 @@ class LossCurve:
             self.last_step = int(trace.step[-1])
         # A few steps come at a time, while a training waits: NumPy's many functions, none of them
         # in the processor's caches then, take ten times as long as this.
-        for loss, lr in zip(trace.loss.tolist(), trace.lr.tolist(), strict=True):
+        rows = zip(trace.step.tolist(), trace.loss.tolist(), trace.lr.tolist(), strict=True)
+        for step, loss, lr in rows:
             if math.isfinite(loss):
+                self.last_finite = step
                 self._add(loss, lr)
 
     def _add(self, loss: float, lr: float) -> None:
@@ -143,8 +149,12 @@ class Validations:
 
 
 def completed(run: RunContext, curve: LossCurve) -> bool:
-    """Whether the run had all its steps, as far as is known; a failed one never came to its end."""
-    return run.total_steps is None or curve.last_step + 1 >= run.total_steps
+    """Whether the run had all its steps, as far as is known, and a loss to the end.
+
+    One that failed never came to its end, and one whose loss is NaN shows nothing there.
+    """
+    known = curve.last_finite >= KNOWN * curve.last_step
+    return known and (run.total_steps is None or curve.last_step + 1 >= run.total_steps)
 
 
 def guessing(run: RunContext, curve: LossCurve) -> float:

@@ -1,4 +1,4 @@
-"""Learning rates in the long run: what has learned already, rates of 0."""
+"""The course of a run: what has learned already, rates of 0, ends that tell nothing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from tests.tracking_tests.diagnosis.recorded import (
     validations,
 )
 from tracking.diagnosis.evidence import DataFacts, RunContext, Stretch
-from tracking.diagnosis.rules.loss import LossNotDecreasing
-from tracking.diagnosis.rules.lr_course import LrTooLow
+from tracking.diagnosis.rules.loss import LossNotDecreasing, StoppedTooEarly
+from tracking.diagnosis.rules.lr_course import HighFinalLr, LrTooLow
+from tracking.diagnosis.rules.short_warm_up import ShortWarmUp
 from tracking.diagnosis.rules.updates import SmallUpdates
 
 __all__: list[str] = []
 
 WHOLE = replace(CNN, total_steps=None)
+FALLING = [2.3 * 0.99**n for n in range(100)]
 LAYERS = {"conv1.relu": layer(60)}
 
 
@@ -104,3 +106,77 @@ def test_a_rate_of_0_is_found_in_the_noise_of_single_images() -> None:
 
 def test_a_first_group_that_is_frozen_is_no_finding_where_the_others_learn() -> None:
     assert not found(LrTooLow, Stretch(steps=losses(np.linspace(2.3, 0.5, 200), 0.0)), WHOLE)
+
+
+def noisy(start: float, end: float, lr: float = 0.1) -> Stretch:
+    """A loss that falls little, and jumps about."""
+    jumps = 0.3 * (-1.0) ** np.arange(400)
+    return Stretch(steps=losses([2.3, *np.linspace(start, end, 400) * (1 + jumps)], lr))
+
+
+@pytest.mark.parametrize(
+    ("end", "valid", "shown"),
+    [
+        (0.8, (), True),
+        (0.8, (0.8, 0.75, 0.76), True),
+        (0.8, (0.8, 0.75, 0.7), False),
+        (1.0, (0.8, 0.75, 0.7), True),  # no thanks to the training loss
+    ],
+)
+def test_a_rate_that_may_be_low_is_no_finding_while_both_losses_get_better(
+    end: float, valid: tuple[float, ...], shown: bool
+) -> None:
+    whole = replace(noisy(1.0, end), epochs=validations(*valid))
+    assert bool(found(HighFinalLr, whole, replace(WHOLE, options={}))) == shown
+    assert found(HighFinalLr, whole, WHOLE)  # twice the usual one
+
+
+@pytest.mark.parametrize(
+    ("end", "text"), [(0.8, "and falls by only 6%"), (1.0, "and falls no more")]
+)
+def test_what_still_falls_is_not_said_to_stand(end: float, text: str) -> None:
+    [finding] = found(HighFinalLr, noisy(1.0, end), WHOLE)
+    assert finding.summary.endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("valid", "shown"),
+    [((), True), ((0.9, 0.84), True), ((0.84, 0.86), True), ((0.84, 1.19), False)],
+)
+def test_more_steps_are_not_advised_where_validation_gets_worse(
+    valid: tuple[float, ...], shown: bool
+) -> None:
+    whole = Stretch(steps=losses(FALLING, 0.01), epochs=validations(*valid, every=20))
+    assert bool(found(StoppedTooEarly, whole, WHOLE)) == shown
+
+
+def test_an_end_without_a_loss_is_not_judged() -> None:
+    for rule, whole in (
+        (StoppedTooEarly, losses([*FALLING, *[math.nan] * 50], 0.01)),
+        (HighFinalLr, losses([2.3, *[0.8, 1.4] * 100, *[math.nan] * 50])),
+    ):
+        known = replace(whole, **{name: getattr(whole, name)[:-50] for name in vars(whole)})
+        assert found(rule, Stretch(steps=known), WHOLE)
+        assert found(rule, Stretch(steps=whole), WHOLE) == []
+
+
+def test_nothing_about_the_end_is_said_of_a_rate_of_0() -> None:
+    for rule, whole in ((StoppedTooEarly, losses(FALLING, 0.0)), (HighFinalLr, noisy(1, 1, 0.0))):
+        steps = whole.steps if isinstance(whole, Stretch) else whole
+        assert found(rule, Stretch(steps=steps), WHOLE) == []
+
+
+@pytest.mark.parametrize(("batch_size", "shown"), [(2, False), (64, True), (math.nan, True)])
+def test_the_loss_of_two_images_may_jump(batch_size: float, shown: bool) -> None:
+    jump = losses([2.3, 2.0, 9.0, *[2.0] * 40], batch_size=batch_size)
+    assert bool(found(ShortWarmUp, Stretch(steps=jump), WHOLE)) == shown
+    lasting = losses([2.3, 2.0, *[90.0] * 40], batch_size=batch_size)
+    assert found(ShortWarmUp, Stretch(steps=lasting), WHOLE)
+
+
+def test_channels_that_are_not_finite_have_not_fallen_silent() -> None:
+    damaged = layer(60, dead_channels=[0.0] * 5 + [1.0] * 55, nonfinite=[0] * 5 + [90] * 55)
+    whole = Stretch(steps=losses([2.3] * 60), layers={"conv1.relu": damaged})
+    assert found(ShortWarmUp, whole, WHOLE) == []
+    silent = replace(whole, layers={"conv1.relu": replace(damaged, nonfinite=0 * damaged.step)})
+    assert found(ShortWarmUp, silent, WHOLE)

@@ -84,12 +84,14 @@ class StoppedTooEarly(Rule):
     """A run that ended while it still got better, at a learning rate that was not low.
 
     ``progress``: of the last fifth's losses beside the fifth before; ``lr``: the last learning
-    rates beside the peak; ``loss``: smallest beside that of guessing; ``steps``: at least so many.
+    rates beside the peak; ``loss``: smallest beside that of guessing; ``steps``: at least so many;
+    ``worse``: the last validation loss above the lowest, from which more steps make it no better.
     """
 
     name = "stopped_too_early"
     severity = "warning"
     needs = "steps"
+    also = frozenset({"epochs"})
     cause = "The run ended before the network had learned what it can learn."
 
     def __init__(
@@ -100,16 +102,23 @@ class StoppedTooEarly(Rule):
         lr: float = 0.3,
         loss: float = 0.2,
         steps: float = 20,
+        worse: float = 0.05,
     ) -> None:
         super().__init__(run)
         self._progress, self._lr = progress, lr
         self._loss, self._steps = loss, steps
+        self._worse = worse
+        self._seen = Validations()
+
+    def observe(self, stretch: Stretch) -> None:
+        for figures in stretch.epochs:
+            self._seen.add(figures)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         curve = self.curve
         if not ended or curve.steps < self._steps or not completed(self.run, curve):
             return
-        if not curve.positive:
+        if not curve.positive or curve.lr_is_zero or self._seen.rise > self._worse:
             return
         before, last = curve.level(0.6, 0.8), curve.level(0.8, 1.0)
         progress = 1 - last.mean / max(before.mean, TINY)

@@ -122,18 +122,21 @@ class LrTooLow(Rule):
 
 
 class HighFinalLr(Rule):
-    """A learning rate that stays high to the end, where the loss jumps about and falls no more.
+    """A learning rate that stays high to the end, where the loss jumps about and hardly falls.
 
     ``lr``: the last learning rates beside the peak; ``usual``: the peak beside what is usual for
     the optimizer; ``noise``: of the last quarter's losses beside their mean; ``progress``: of the
-    last quarter beside the one before; ``steps``: at least so many.
+    last quarter beside the one before; ``steps``: at least so many. Where nothing tells what is
+    usual, so that the rate may be a low one, a run goes well whose loss falls by ``little`` and
+    whose last validation loss is by ``gain`` below the lowest before.
     """
 
     name = "high_final_lr"
     severity = "warning"
     needs = "steps"
+    also = frozenset({"epochs"})
     cause = "At a high rate the weights circle around the minimum; only short steps settle into it."
-    explains = frozenset({"dead_units", "collapse_cycles", "small_batch_norm", "stopped_too_early"})
+    explains = frozenset({"dead_units", "collapse_cycles", "stopped_too_early"})
 
     def __init__(
         self,
@@ -144,26 +147,38 @@ class HighFinalLr(Rule):
         noise: float = 0.1,
         progress: float = 0.1,
         steps: float = 60,
+        little: float = 0.03,
+        gain: float = 0.01,
     ) -> None:
         super().__init__(run)
         self._lr, self._usual, self._noise = lr, usual, noise
         self._progress, self._steps = progress, steps
+        self._little, self._gain = little, gain
+        self._seen = Validations()
+
+    def observe(self, stretch: Stretch) -> None:
+        for figures in stretch.epochs:
+            self._seen.add(figures)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         curve = self.curve
         if not ended or curve.steps < self._steps or not completed(self.run, curve):
             return
-        if not curve.positive or curve.level(0.75, 1.0).mean <= 0:
+        if not curve.positive or curve.lr_is_zero or curve.level(0.75, 1.0).mean <= 0:
             return
         before, last = curve.level(0.5, 0.75), curve.level(0.75, 1.0)
         high = curve.level(0.95, 1.0).lr >= self._lr * curve.peak_lr
-        high &= curve.peak_lr >= self._usual * (usual_lr(self.run) or 0.0)
+        usual = usual_lr(self.run)
+        high &= curve.peak_lr >= self._usual * (usual or 0.0)
         progress = 1 - last.mean / before.mean
         noise = last.noise / last.mean
         learned = last.mean < 0.9 * curve.first
-        if high and learned and progress < self._progress and noise > self._noise:
+        goes_well = usual is None and self._seen.gain > self._gain
+        stands = progress < (self._little if goes_well else self._progress)
+        if high and learned and stands and noise > self._noise:
             yield self.finding(
-                f"the loss still varies by {noise:.0%} from batch to batch, and falls no more",
+                f"the loss still varies by {noise:.0%} from batch to batch, and "
+                + (f"falls by only {progress:.0%}" if progress >= LEAST else "falls no more"),
                 0,
                 curve.last_step,
                 Remedy("let the learning rate fall to nothing", "schedule", "one_cycle"),

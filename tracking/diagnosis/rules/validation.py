@@ -121,6 +121,7 @@ class Overfitting(_EpochRule):
     severity = "warning"
     also = frozenset({"steps"})
     cause = "The network has learned the training images by heart, with what is chance in them."
+    explains = frozenset({"stopped_too_early"})
 
     def __init__(
         self,
