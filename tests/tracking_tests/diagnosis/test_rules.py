@@ -437,6 +437,26 @@ def test_the_rate_advised_is_one_at_which_the_loss_fell() -> None:
     assert 5e-4 < float(advice.value) <= 0.02
 
 
+def test_a_rise_is_told_where_it_was_highest() -> None:
+    rates = [0.1 * n for n in range(1, 17)]
+    rises = [2.3, 2.3, 2.2, *(2.3 * 10.0**n for n in range(13))]
+    [finding] = found(BY_NAME["lr_too_high"], Stretch(steps=losses(rises, rates)))
+    assert finding.summary == (
+        "the smoothed loss exploded, to 3.2e+11 times its start (2.3) by step 15, "
+        "at a learning rate of 1.6"
+    )
+    assert finding.first_step < 15
+    assert finding.evidence["lr"] == pytest.approx(1.6)
+
+
+def test_a_relapse_is_told_with_where_it_began() -> None:
+    [finding] = found(BY_NAME["lr_too_high"], Stretch(steps=losses([*decaying[:60], *[2.3] * 40])))
+    assert finding.summary == (
+        "the smoothed loss fell to 0.73 and went back to where it began (2.3), "
+        "at a learning rate of 0.1"
+    )
+
+
 def test_a_rate_that_recovers_is_a_warning_and_one_that_does_not_is_critical() -> None:
     rule = BY_NAME["lr_too_high"]
     [lasting] = found(rule, Stretch(steps=losses([2.3, *[9.0] * 40])))
