@@ -34,6 +34,7 @@ from tracking.short_names import short
 __all__ = ["SECTIONS", "Section", "render", "write_report"]
 
 PAGE = Path(__file__).with_name("report_page")
+SCRIPTS = ("axes.js", "page.js")
 FEW_LAYERS = 24
 """Up to so many layers have their colour-dim side by side; of more, one at a time is chosen."""
 ROWS = 400
@@ -87,7 +88,7 @@ def render(report: RunReport) -> str:
             data=chart_data(report),
             plotly=packed_plotly(),
             style=(PAGE / "style.css").read_text(encoding="utf-8"),
-            script=(PAGE / "page.js").read_text(encoding="utf-8"),
+            script="".join((PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS),
             version=__version__,
             now=time.time(),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tracking.report import write_report
 from tracking.report_data import RunReport, read_report
 from tracking.run_reports import reported
 from tracking.session import tracked_run
+from tracking.step_columns import StepColumns
 
 __all__: list[str] = []
 
@@ -31,6 +33,9 @@ READY = "document.documentElement?.dataset.state"
 ALL_DRAWN = (
     "[...document.querySelectorAll('.chart')].every(chart => chart.querySelector('.main-svg'))"
 )
+AXIS = "document.querySelector('[data-chart=%s]').layout.yaxis"
+TICKS = "document.querySelector('[data-chart=%s] .yaxislayer-above').textContent"
+MINUS = "\u2212"
 TICK = "getComputedStyle(document.querySelector('.xtick text')).fill"
 
 
@@ -107,6 +112,43 @@ def test_layers_are_hidden_and_shown_in_all_curves_at_once(page: Page) -> None:
     assert page.evaluate(pressed) == "false,true"
     page.evaluate("document.querySelector('.all').click()")
     page.wait_for(f"{lines} === 8")
+
+
+def drawn(browser: Browser, report: RunReport, folder: Path) -> Page:
+    """The page of a report with every chart drawn."""
+    page = browser.page(write_report(report, folder / "report.html").as_uri())
+    return whole(page, 1440)
+
+
+def test_axes_of_a_run_that_does_not_learn(browser: Browser, tmp_path: Path) -> None:
+    metrics = {
+        f"valid/{kind}": [Metric(f"valid/{kind}", value, 20 * n, 0.0) for n in (1, 2, 3)]
+        for kind, value in (("loss", 2.3), ("accuracy", 0.1))
+    }
+    used = np.full(60, 1e-4)
+    steps = StepColumns(np.arange(60), used, used, used, used)
+    layers = {"a": random_layer("a", 20)}
+    page = drawn(browser, RunReport(facts(metrics=metrics), steps=steps, layers=layers), tmp_path)
+    assert page.evaluate(f"{AXIS % 'accuracy'}.range") == pytest.approx([0.05, 0.15])
+    assert "\u00d710" in page.evaluate(TICKS % "lr")
+    assert "µ" not in page.evaluate("document.body.textContent")
+
+
+def test_what_explodes_hides_nothing_else(browser: Browser, tmp_path: Path) -> None:
+    calm = random_layer("calm", 20)
+    grown = np.array([0.5] * 15 + [-1e20, 1e12, 1e24, 1e36, 0.0])
+    layers = {"calm": calm, "wild": replace(calm, layer="wild", mean=grown, std=abs(grown))}
+    page = drawn(browser, RunReport(facts(), layers=layers), tmp_path)
+    mean, std = (page.evaluate(TICKS % f"curve][data-curve={name}") for name in ("mean", "std"))
+    assert MINUS in mean
+    assert MINUS not in std
+    for ticks in (mean, std):
+        assert "1036" in ticks.replace("\u200b", "")  # 36 is written above
+    chart = "document.querySelector('[data-chart=curve][data-curve=mean]')"
+    assert page.evaluate(f"{chart}.data[1].customdata[18]") == 1e36
+    assert page.evaluate(f"{chart}.data[0].y.every(y => Math.abs(y) < 2)")
+    assert page.evaluate(f"{chart}.layout.yaxis.title.text").startswith("logarithmic beyond 0.")
+    assert page.troubles() == []
 
 
 def test_a_layer_of_a_deep_net_is_chosen(browser: Browser, tmp_path: Path) -> None:

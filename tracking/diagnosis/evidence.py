@@ -15,8 +15,10 @@ import numpy.typing as npt
 __all__ = [
     "DataFacts",
     "EpochFigures",
+    "Floats",
     "GradientTrace",
     "InputFigures",
+    "Ints",
     "LayerTrace",
     "NormFigures",
     "RunContext",

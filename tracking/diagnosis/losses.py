@@ -5,11 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tracking.diagnosis.evidence import RunContext, StepTrace
+from tracking.diagnosis.evidence import EpochFigures, RunContext, StepTrace
 
-__all__ = ["Level", "LossCurve", "completed", "guessing"]
+__all__ = [
+    "Level",
+    "LossCurve",
+    "Validations",
+    "completed",
+    "guessed",
+    "guessing",
+    "usual_answer",
+]
 
 BINS = 240
+KNOWN = 0.9
+"""Share of a run after which a loss must have been finite for its end to be judged."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,8 @@ class LossCurve:
         self.first = math.nan
         """The first finite loss: before any update, where the run was recorded from its start."""
         self.last_step = -1
+        self.last_finite = -1
+        """The last step with a finite loss."""
         self.steps = 0
         """Steps with a finite loss."""
         self.from_start = True
@@ -47,6 +59,11 @@ class LossCurve:
         self._sums: list[list[float]] = []
         self._before = math.nan
 
+    @property
+    def lr_is_zero(self) -> bool:
+        """Whether no step so far had another learning rate than 0."""
+        return self.steps > 0 and self.peak_lr == 0
+
     def add(self, trace: StepTrace) -> None:
         """Take further steps, in order."""
         if len(trace.step):
@@ -55,8 +72,10 @@ class LossCurve:
             self.last_step = int(trace.step[-1])
         # A few steps come at a time, while a training waits: NumPy's many functions, none of them
         # in the processor's caches then, take ten times as long as this.
-        for loss, lr in zip(trace.loss.tolist(), trace.lr.tolist(), strict=True):
+        rows = zip(trace.step.tolist(), trace.loss.tolist(), trace.lr.tolist(), strict=True)
+        for step, loss, lr in rows:
             if math.isfinite(loss):
+                self.last_finite = step
                 self._add(loss, lr)
 
     def _add(self, loss: float, lr: float) -> None:
@@ -91,11 +110,64 @@ class LossCurve:
         return Level(losses / steps, math.sqrt(squares / steps / 2), lrs / steps, int(steps))
 
 
+class Validations:
+    """Takes what validation showed, one after the other, and keeps the ends and the best."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: EpochFigures | None = None
+        self.best: EpochFigures | None = None
+        """With the lowest loss, the first of those; so is the next."""
+        self.best_before: EpochFigures | None = None
+        """Of those before the last."""
+
+    def add(self, figures: EpochFigures) -> None:
+        """Take the next."""
+        self.count += 1
+        self.last, self.best_before = figures, self.best
+        if self.best is None or figures.loss < self.best.loss or math.isnan(self.best.loss):
+            self.best = figures
+
+    @property
+    def accuracy(self) -> float:
+        """Of the last; NaN where there is none."""
+        return self.last.accuracy if self.last else math.nan
+
+    @property
+    def rise(self) -> float:
+        """How far the last loss is above the lowest, as a share of that; NaN where unknown."""
+        if self.last is None or self.best is None or not self.best.loss > 0:
+            return math.nan
+        return self.last.loss / self.best.loss - 1
+
+    @property
+    def gain(self) -> float:
+        """How far the last loss is below the lowest before, as a share of that; NaN likewise."""
+        if self.last is None or self.best_before is None or not self.best_before.loss > 0:
+            return math.nan
+        return 1 - self.last.loss / self.best_before.loss
+
+
 def completed(run: RunContext, curve: LossCurve) -> bool:
-    """Whether the run had all its steps, as far as is known; a failed one never came to its end."""
-    return run.total_steps is None or curve.last_step + 1 >= run.total_steps
+    """Whether the run had all its steps, as far as is known, and a loss to the end.
+
+    One that failed never came to its end, and one whose loss is NaN shows nothing there.
+    """
+    known = curve.last_finite >= KNOWN * curve.last_step
+    return known and (run.total_steps is None or curve.last_step + 1 >= run.total_steps)
 
 
 def guessing(run: RunContext, curve: LossCurve) -> float:
     """The cross entropy of guessing; the first loss where it is not known."""
     return math.log(run.classes) if run.classes and run.classes > 1 else curve.first
+
+
+def guessed(run: RunContext) -> float:
+    """The accuracy of one answer for all images; that for two classes where nothing is known."""
+    return max(usual_answer(run), 1 / max(2, run.classes or 2))
+
+
+def usual_answer(run: RunContext) -> float:
+    """Share of the class that has the most training images; 0 where it is not known."""
+    counts = run.data.class_counts if run.data else ()
+    return max(counts) / sum(counts) if counts and sum(counts) else 0.0

@@ -37,7 +37,7 @@
 
   function layout(more) {
     const axis = { gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, automargin: true,
-      fixedrange: finger, tickfont: { color: css("--soft") } };
+      fixedrange: finger, exponentformat: "power", tickfont: { color: css("--soft") } };
     const few = lastStep() < 8 ? { dtick: 1 } : {};
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -55,20 +55,6 @@
 
   const line = (x, y, name, color, more = {}) => ({ type: "scatter", mode: x.length > 1 ? "lines" : "markers",
     x, y, name, hovertemplate: "%{y:.4g}", ...more, line: { color, width: 1.8, ...more.line }, marker: { color, size: 8, ...more.marker } });
-
-  function bounds(traces) {
-    const values = traces.flatMap((trace) => trace.y).filter((y) => y !== null);
-    return [values.reduce((a, b) => Math.min(a, b), Infinity), values.reduce((a, b) => Math.max(a, b), -Infinity)];
-  }
-
-  // Losses and deviations of a run that explodes span many powers of ten.
-  function logarithmic(traces) {
-    const positive = traces.map((trace) => ({ y: trace.y.filter((y) => y > 0) }));
-    const [low, high] = bounds(positive);
-    const powers = Math.log10(high / low);
-    if (!(powers > 2)) return { rangemode: "tozero" };
-    return { type: "log", title: { text: "logarithmic" }, dtick: Math.ceil(powers / 6), exponentformat: "power" };
-  }
 
   // Where findings begin, by their number on the page; what begins close together shares a line. In a
   // chart of one layer only those about it, or about no layer, are shown.
@@ -111,7 +97,7 @@
       const traces = [];
       if (data.valid_accuracy.step.length) traces.push(line(data.valid_accuracy.step, data.valid_accuracy.value, "validation", green, { ...percent, mode: "lines+markers", marker: { size: 6 } }));
       if (data.test_accuracy.step.length) traces.push(line(data.test_accuracy.step, data.test_accuracy.value, "test", css("--ink"), { ...percent, mode: "markers", marker: { symbol: "star", size: 12 } }));
-      return [traces, { showlegend: true, hovermode: "x unified", xaxis: { rangemode: "tozero" }, yaxis: { tickformat: ".0%", ...(data.valid_accuracy.step.length ? {} : { range: [-0.03, 1.03] }) } }];
+      return [traces, { showlegend: true, hovermode: "x unified", xaxis: { rangemode: "tozero" }, yaxis: { tickformat: ".0%", range: data.valid_accuracy.step.length ? shareRange(traces) : [-0.03, 1.03] } }];
     },
     lr: () => schedule("lr", isDark() ? "#7db7f5" : "#0b5cad"),
     momentum: () => schedule("momentum", isDark() ? "#ffb26b" : "#b34700"),
@@ -120,7 +106,7 @@
       const traces = data.layers.map((layer, i) => line(layer.first.map((x, k) => (x + layer.last[k]) / 2), layer[name], layer.name, layerColor(i),
         { visible: !hidden.has(i), hovertemplate: "%{fullData.name}<br>step %{x:,.0f}: %{y:.4g}<extra></extra>", line: { width: data.layers.length > 24 ? 1 : 1.6 } }));
       const share = name === "near_zero" || name === "dead_channels";
-      const scale = name === "std" && bounds(traces)[1] > 100 ? logarithmic(traces) : {};
+      const scale = (!share && symlog(traces)) || {};
       return [traces, { hovermode: "closest", shapes: marks(), yaxis: share ? { range: [-0.03, 1.03], tickformat: ".0%" } : scale }];
     },
     color_dim: (element) => colorDim(data.layers[Number(element.dataset.layer)]),

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.tracking_tests.diagnosis.recorded import CNN, layer, losses
+from tests.tracking_tests.diagnosis.recorded import CNN, layer, losses, validations
 from tracking.diagnosis.engine import Diagnosis, ranked
-from tracking.diagnosis.evidence import RunContext, Stretch
+from tracking.diagnosis.evidence import NormFigures, RunContext, Stretch
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules import RULES
 from tracking.errors import BadOption
@@ -213,3 +213,25 @@ def test_a_rule_that_fails_takes_its_findings_along(caplog: pytest.LogCaptureFix
     diagnosis.observe(portion(1, 2))
     assert diagnosis.findings == ()
     assert "severities are critical, warning, note" in caplog.text
+
+
+def test_batches_of_two_are_named_before_what_follows_from_them() -> None:
+    diagnosis = Diagnosis(CNN)
+    loss = [2.3, *[0.5, 1.4] * 100]
+    diagnosis.observe(
+        Stretch(steps=losses(loss, 0.1, 2), norms=[NormFigures(200, "norm", 0.9, 0.1, 2, 32)])
+    )
+    diagnosis.end()
+    assert [one.rule for one in diagnosis.findings] == ["small_batch_norm", "high_final_lr"]
+
+
+def test_what_overfits_did_not_stop_too_early() -> None:
+    diagnosis = Diagnosis(CNN, {"stopped_too_early": {"worse": 9.0, "loss": 0.0}})
+    diagnosis.observe(
+        Stretch(
+            steps=losses([2.3 * 0.98**n for n in range(200)]),
+            epochs=validations(1.0, 0.5, 0.9, 1.4),
+        )
+    )
+    diagnosis.end()
+    assert [one.rule for one in diagnosis.findings] == ["overfitting", "stopped_too_early"]

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from tests.tracking_tests.diagnosis.recorded import losses
-from tracking.diagnosis.evidence import RunContext
-from tracking.diagnosis.losses import BINS, LossCurve, completed
+from tests.tracking_tests.diagnosis.recorded import losses, validations
+from tracking.diagnosis.evidence import DataFacts, RunContext
+from tracking.diagnosis.losses import BINS, LossCurve, Validations, completed, guessed
 
 __all__: list[str] = []
 
@@ -67,3 +67,23 @@ def test_a_run_is_complete_when_it_had_all_its_steps() -> None:
     assert completed(RunContext(), found)
     assert completed(RunContext(total_steps=20), found)
     assert not completed(RunContext(total_steps=21), found)
+
+
+def test_validations_are_compared_with_the_best() -> None:
+    seen = Validations()
+    assert math.isnan(seen.accuracy)
+    assert math.isnan(seen.rise)
+    for figures in validations(math.nan, 0.8, 0.5, accuracy=0.7):
+        seen.add(figures)
+    assert (seen.count, seen.accuracy, seen.rise) == (3, 0.7, 0.0)
+    assert seen.gain == pytest.approx(1 - 0.5 / 0.8)
+    seen.add(validations(0.6)[0])
+    assert (seen.rise, seen.gain) == (pytest.approx(0.2), pytest.approx(-0.2))
+    assert seen.best is not None
+    assert seen.best.loss == 0.5
+
+
+def test_the_accuracy_of_guessing() -> None:
+    assert guessed(RunContext()) == 0.5
+    assert guessed(RunContext(classes=10)) == 0.1
+    assert guessed(RunContext(classes=10, data=DataFacts(100, 10, (80, 20)))) == 0.8

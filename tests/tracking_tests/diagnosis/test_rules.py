@@ -437,6 +437,26 @@ def test_the_rate_advised_is_one_at_which_the_loss_fell() -> None:
     assert 5e-4 < float(advice.value) <= 0.02
 
 
+def test_a_rise_is_told_where_it_was_highest() -> None:
+    rates = [0.1 * n for n in range(1, 17)]
+    rises = [2.3, 2.3, 2.2, *(2.3 * 10.0**n for n in range(13))]
+    [finding] = found(BY_NAME["lr_too_high"], Stretch(steps=losses(rises, rates)))
+    assert finding.summary == (
+        "the smoothed loss exploded, to 3.2e+11 times its start (2.3) by step 15, "
+        "at a learning rate of 1.6"
+    )
+    assert finding.first_step < 15
+    assert finding.evidence["lr"] == pytest.approx(1.6)
+
+
+def test_a_relapse_is_told_with_where_it_began() -> None:
+    [finding] = found(BY_NAME["lr_too_high"], Stretch(steps=losses([*decaying[:60], *[2.3] * 40])))
+    assert finding.summary == (
+        "the smoothed loss fell to 0.73 and went back to where it began (2.3), "
+        "at a learning rate of 0.1"
+    )
+
+
 def test_a_rate_that_recovers_is_a_warning_and_one_that_does_not_is_critical() -> None:
     rule = BY_NAME["lr_too_high"]
     [lasting] = found(rule, Stretch(steps=losses([2.3, *[9.0] * 40])))
@@ -501,9 +521,50 @@ def test_gradients_that_a_scaler_overflows_are_no_finding() -> None:
         }
     )
     scaled = replace(CNN, options={**CNN.options, "precision": "fp16"})
-    for name in ("non_finite", "exploding_gradients"):
-        assert len(found(BY_NAME[name], whole)) == 1
-        assert found(BY_NAME[name], whole, scaled) == []
+    assert len(found(BY_NAME["non_finite"], whole)) == 1
+    assert found(BY_NAME["non_finite"], whole, scaled) == []
+
+
+def growing(sizes: list[float], nonfinite: list[int]) -> Stretch:
+    """Gradients of one layer beside those of a last layer that stay as they are."""
+    steps = len(sizes)
+    first = gradients(steps, sizes, nonfinite=nonfinite)
+    return Stretch(gradients={"a": first, "b": gradients(steps, 1.0, nonfinite=nonfinite)})
+
+
+def test_gradients_that_are_suddenly_not_finite_have_not_exploded() -> None:
+    damaged = growing([1.0] * 6 + [math.nan] * 14, [0] * 6 + [1] * 14)
+    assert found(BY_NAME["exploding_gradients"], damaged) == []
+    assert len(found(BY_NAME["non_finite"], damaged)) == 1
+    transient = growing([2e3, 1.0, 1.0] + [math.nan] * 5, [0, 0, 0] + [1] * 5)
+    assert found(BY_NAME["exploding_gradients"], transient) == []
+
+
+def test_gradients_that_grow_until_they_are_not_finite_have_exploded() -> None:
+    overflow = growing([1.0, 4e3, 9e9] + [math.nan] * 5, [0, 0, 0] + [1] * 5)
+    [finding] = found(BY_NAME["exploding_gradients"], overflow)
+    assert (finding.first_step, finding.last_step) == (1, 7)
+    assert finding.evidence["norm"] == 9e9
+
+
+def test_gradients_say_of_what_they_are() -> None:
+    rule = BY_NAME["exploding_gradients"]
+    [large] = found(rule, growing([2e3] * 9, [0] * 9))
+    [grown] = found(rule, growing([45.0] * 9, [0] * 9))
+    [small] = found(BY_NAME["vanishing_gradients"], growing([1e-7] * 20, [0] * 20))
+    assert large.summary == "the L2 norm of the gradient at a reaches 2e+03"
+    assert grown.summary == (
+        "the root mean square of the gradient at a reaches 45 times that at the last layer"
+    )
+    assert small.summary == (
+        "the root mean square of the gradient at a is 1e-08, at the last layer 0.1"
+    )
+
+
+def test_damaged_data_is_looked_at_before_anything_is_clipped() -> None:
+    layers = {"conv1.relu": layer(9, nonfinite=since(5, 9, 3))}
+    [finding] = found(BY_NAME["non_finite"], Stretch(layers=layers))
+    assert [remedy.option for remedy in finding.remedies] == ["", "clip_norm", "lr_max"]
 
 
 def test_numbers_are_those_of_the_steps_that_show_it() -> None:
@@ -517,6 +578,28 @@ def test_layers_that_are_not_used_in_every_step_are_compared_where_both_are() ->
     some = replace(last, **{n: getattr(last, n)[::2] for n in last.__dataclass_fields__})
     [finding] = found(BY_NAME["vanishing_gradients"], Stretch(gradients={"a": first, "b": some}))
     assert finding.last_step == 38
+
+
+@pytest.mark.parametrize(
+    ("rule", "since_step", "first", "others"),
+    [
+        ("dead_layer", 0, "init", ["activation"]),
+        ("dead_layer", 3, "lr_max", ["activation", "init"]),
+        ("dead_units", 0, "init", ["activation", "norm"]),
+        ("dead_units", 3, "lr_max", ["activation", "norm"]),
+    ],
+)
+def test_no_update_has_killed_what_was_dead_before_the_first(
+    rule: str, since_step: int, first: str, others: list[str]
+) -> None:
+    layers = {
+        "dead_layer": dead(60, since_step),
+        "dead_units": layer(60, dead_lasting=since(since_step + 19, 60, 0.5)),
+    }
+    simple = replace(CNN, options={**CNN.options, "model": "simple_cnn"})
+    [finding] = found(BY_NAME[rule], Stretch(layers={"conv2.relu": layers[rule]}), simple)
+    assert finding.first_step == since_step
+    assert [remedy.option for remedy in finding.remedies] == [first, *others]
 
 
 def test_units_that_come_back_are_no_longer_dead() -> None:
@@ -533,6 +616,30 @@ def test_crashes_are_counted_with_their_steps() -> None:
     assert finding.evidence["crashes"] == 2
     assert (finding.evidence["crash_1"], finding.evidence["crash_2"]) == (40, 80)
     assert (finding.first_step, finding.last_step) == (40, 80)
+
+
+def single_images(steps: int, images: int) -> list[float]:
+    """Scales of a layer that does not change, as they come from batches of so few images."""
+    each = np.random.default_rng(1).lognormal(sigma=0.9, size=(steps, images))
+    return [float(np.sqrt((row**2).mean())) for row in each]
+
+
+@pytest.mark.parametrize("images", [1, 2, 4])
+def test_what_single_images_show_is_no_collapse(images: int) -> None:
+    steady = {"conv1.relu": layer(800, std=single_images(800, images), mean=0.0, near_zero=0.0)}
+    rule = BY_NAME["collapse_cycles"]
+    assert found(rule, Stretch(layers=steady))  # where batch sizes are not known
+    assert not found(rule, Stretch(layers=steady, inputs=[inputs(samples=images)]))
+    assert not found(rule, Stretch(layers=steady, steps=losses([2.3] * 800, batch_size=images)))
+
+
+def test_collapses_are_found_in_batches_of_single_images_too() -> None:
+    noisy = np.array(single_images(960, 1)) * crashes(times=3, steps=960, factor=30)
+    layers = {"conv1.relu": layer(960, std=noisy, mean=0.0, near_zero=0.0)}
+    [finding] = found(
+        BY_NAME["collapse_cycles"], Stretch(layers=layers, inputs=[inputs(samples=1)])
+    )
+    assert finding.evidence["crashes"] == 2
 
 
 def test_a_run_cut_short_is_not_judged_by_its_end() -> None:

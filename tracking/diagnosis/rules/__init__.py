@@ -12,12 +12,7 @@ from tracking.diagnosis.rules.data import (
     TrainValidOverlap,
 )
 from tracking.diagnosis.rules.dead import DeadLayer, DeadUnits
-from tracking.diagnosis.rules.flow import (
-    ExplodingGradients,
-    LargeUpdates,
-    SmallUpdates,
-    VanishingGradients,
-)
+from tracking.diagnosis.rules.gradients import ExplodingGradients, VanishingGradients
 from tracking.diagnosis.rules.loss import LossNotDecreasing, StoppedTooEarly
 from tracking.diagnosis.rules.lr_course import HighFinalLr, LrTooLow
 from tracking.diagnosis.rules.lr_too_high import LrTooHigh
@@ -26,6 +21,7 @@ from tracking.diagnosis.rules.saturation import Saturated
 from tracking.diagnosis.rules.scale import ExplodingActivations, NonFinite
 from tracking.diagnosis.rules.short_warm_up import ShortWarmUp
 from tracking.diagnosis.rules.start import PoorInitialisation, VanishingStart
+from tracking.diagnosis.rules.updates import LargeUpdates, SmallUpdates
 from tracking.diagnosis.rules.validation import (
     ConstantPredictions,
     Overfitting,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from tracking.diagnosis.evidence import RunContext
+from tracking.diagnosis.losses import LossCurve
 from tracking.diagnosis.rules.layer_kinds import POSITIVE
 from tracking.records import Remedy
 
 __all__ = [
     "clip",
     "gentler_lr",
+    "higher_lr",
     "kaiming",
     "known_lr",
     "leaky",
@@ -45,6 +47,15 @@ def gentler_lr(run: RunContext) -> Remedy:
     peak = known_lr(run)
     lower = None if peak is None else min(peak / 3, usual_lr(run) or peak)
     return lr(lower, "lower the peak learning rate")
+
+
+def higher_lr(run: RunContext, times: float, curve: LossCurve) -> Remedy:
+    """A peak learning rate so many times as high; the usual one where that is 0."""
+    peak = known_lr(run)
+    if peak == 0 or curve.lr_is_zero:
+        # Where another rate was asked for, it is the schedule that makes it 0.
+        return lr(None if peak else usual_lr(run), "take a learning rate that is not 0")
+    return lr(None if peak is None else times * peak, f"raise the peak learning rate {times:g}x")
 
 
 def warm_up() -> Remedy:

@@ -10,7 +10,7 @@ from tracking.diagnosis.rule import Rule, Spell, and_more
 from tracking.diagnosis.rules.advice import gentler_lr, kaiming, leaky, with_norm
 from tracking.diagnosis.rules.layer_kinds import RECTIFIERS
 from tracking.lasting import LASTING
-from tracking.records import Finding
+from tracking.records import Finding, Remedy
 
 __all__ = ["DeadLayer", "DeadUnits"]
 
@@ -26,7 +26,7 @@ class DeadLayer(Rule):
     about_layers = True
     needs = "layers"
     cause = (
-        "Every input of the non-linearity is negative, so nothing passes and no gradient comes "
+        "No input of the non-linearity is above zero, so nothing passes and no gradient comes "
         "back: the layer cannot recover, and all layers before it learn nothing."
     )
     explains = frozenset(
@@ -67,11 +67,16 @@ class DeadLayer(Rule):
                 f"since step {first}",
                 first,
                 max(spell.ended for spell in spells),
-                *(gentler_lr(self.run), leaky(), kaiming(self.run)),
+                *(_mended(self.run, first), leaky(), kaiming(self.run) if first else None),
                 layers=tuple(dead),
                 steps=max(spell.length for spell in spells),
                 layers_dead=len(dead),
             )
+
+
+def _mended(run: RunContext, began: int) -> Remedy | None:
+    """What killed them: the first weights, or an update, of which there was none at step 0."""
+    return gentler_lr(run) if began else kaiming(run)
 
 
 @dataclass
@@ -92,8 +97,9 @@ class DeadUnits(Rule):
     about_layers = True
     needs = "layers"
     cause = (
-        "A large step made these channels' inputs negative for every image; no gradient comes "
-        "back to them, so the network has fewer channels than it was given."
+        "A large step, or the first weights, left no input of these channels above zero for any "
+        "image; no gradient comes back to them, so the network has fewer channels than it was "
+        "given."
     )
     explains = frozenset({"vanishing_gradients"})
 
@@ -121,13 +127,13 @@ class DeadUnits(Rule):
         }
         if died:
             worst = max(died, key=lambda layer: died[layer].last)
-            first = min(state.spell.first for state in died.values())
+            began = max(0, min(state.spell.first for state in died.values()) - LASTING + 1)
             yield self.finding(
                 f"{died[worst].last:.0%} of the channels of {self.named(worst)} have died"
                 + and_more(len(died) - 1, ", and many in"),
-                max(0, first - LASTING + 1),
+                began,
                 max(state.spell.ended for state in died.values()),
-                *(gentler_lr(self.run), leaky(), with_norm()),
+                *(_mended(self.run, began), leaky(), with_norm()),
                 layers=tuple(died),
                 dead=died[worst].last,
             )

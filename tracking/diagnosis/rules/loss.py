@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from tracking.diagnosis.evidence import RunContext, Stretch
-from tracking.diagnosis.losses import completed, guessing
+from tracking.diagnosis.losses import Validations, completed, guessed, guessing
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules.advice import known_lr, lr, usual_lr
 from tracking.records import Finding, Remedy
@@ -21,7 +21,8 @@ ODD = 10
 class LossNotDecreasing(Rule):
     """A training loss that stays where it was, while validation tells nothing better.
 
-    ``fall``: beside its start; ``steps``: at least; ``accuracy``: of validation, beside guessing's.
+    ``fall``: beside its start; ``steps``: at least. What has learned already may stay where it is:
+    ``accuracy``: of validation, beside guessing's; ``known``: the loss beside guessing's.
     """
 
     name = "loss_not_decreasing"
@@ -34,15 +35,22 @@ class LossNotDecreasing(Rule):
     )
 
     def __init__(
-        self, run: RunContext, *, fall: float = 0.05, steps: float = 60, accuracy: float = 1.5
+        self,
+        run: RunContext,
+        *,
+        fall: float = 0.05,
+        steps: float = 60,
+        accuracy: float = 1.5,
+        known: float = 0.5,
     ) -> None:
         super().__init__(run)
-        self._fall, self._steps, self._accuracy = fall, steps, accuracy
-        self._valid = math.nan
+        self._fall, self._steps = fall, steps
+        self._accuracy, self._known = accuracy, known
+        self._seen = Validations()
 
     def observe(self, stretch: Stretch) -> None:
         for figures in stretch.epochs:
-            self._valid = figures.accuracy
+            self._seen.add(figures)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         curve = self.curve
@@ -51,12 +59,12 @@ class LossNotDecreasing(Rule):
             return
         if not (curve.from_start and curve.positive):
             return
-        if self.run.classes and self._valid > self._accuracy / self.run.classes:
+        if self._seen.accuracy > self._accuracy * guessed(self.run):
             return  # slowly, but it learns
         chance = guessing(self.run, curve)
         last = curve.level(0.8, 1.0)
         start = min(curve.first, chance)
-        if last.mean > (1 - self._fall) * start:
+        if last.mean > max((1 - self._fall) * start, self._known * chance):
             usual = usual_lr(self.run)
             other = lr(usual, "take a learning rate that is usual for the optimizer")
             labels = Remedy("check that labels and images belong together", "dataset")
@@ -76,12 +84,14 @@ class StoppedTooEarly(Rule):
     """A run that ended while it still got better, at a learning rate that was not low.
 
     ``progress``: of the last fifth's losses beside the fifth before; ``lr``: the last learning
-    rates beside the peak; ``loss``: smallest beside that of guessing; ``steps``: at least so many.
+    rates beside the peak; ``loss``: smallest beside that of guessing; ``steps``: at least so many;
+    ``worse``: the last validation loss above the lowest, from which more steps make it no better.
     """
 
     name = "stopped_too_early"
     severity = "warning"
     needs = "steps"
+    also = frozenset({"epochs"})
     cause = "The run ended before the network had learned what it can learn."
 
     def __init__(
@@ -92,16 +102,23 @@ class StoppedTooEarly(Rule):
         lr: float = 0.3,
         loss: float = 0.2,
         steps: float = 20,
+        worse: float = 0.05,
     ) -> None:
         super().__init__(run)
         self._progress, self._lr = progress, lr
         self._loss, self._steps = loss, steps
+        self._worse = worse
+        self._seen = Validations()
+
+    def observe(self, stretch: Stretch) -> None:
+        for figures in stretch.epochs:
+            self._seen.add(figures)
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         curve = self.curve
         if not ended or curve.steps < self._steps or not completed(self.run, curve):
             return
-        if not curve.positive:
+        if not curve.positive or curve.lr_is_zero or self._seen.rise > self._worse:
             return
         before, last = curve.level(0.6, 0.8), curve.level(0.8, 1.0)
         progress = 1 - last.mean / max(before.mean, TINY)

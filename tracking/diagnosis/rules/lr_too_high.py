@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,16 @@ __all__ = ["LrTooHigh"]
 
 EXPLODED = 1e3
 """Times its start: what to call it."""
+
+
+@dataclass(frozen=True)
+class _Height:
+    """How high the smoothed loss stood, and where."""
+
+    times: float
+    """Beside its start."""
+    step: int
+    lr: float
 
 
 class _Smoothed:
@@ -96,7 +107,8 @@ class LrTooHigh(Rule):
         self._rise, self._area = rise, area
         self._low, self._high, self._steps = low, high, steps
         self._loss = _Smoothed(run)
-        self._sum = self._worst = 0.0
+        self._sum = 0.0
+        self._worst = _Height(0.0, -1, math.nan)
         self._began = -1
         self._relapsed = 0
         self._found: tuple[int, float] | None = None
@@ -126,7 +138,8 @@ class LrTooHigh(Rule):
         self._sum = 0.9 * self._sum + max(0.0, above - self._rise)
         if above > self._rise:
             self._began = step if self._began < 0 else self._began
-            self._worst = max(self._worst, math.exp(above))
+            height = _Height(math.exp(above), step, rate)
+            self._worst = max(self._worst, height, key=lambda one: one.times)
         elif self._sum < 0.1:
             self._began = -1 if self._found is None else self._began
         fallen = self._loss.lowest < self._low * self._loss.start
@@ -142,6 +155,7 @@ class LrTooHigh(Rule):
         if self._found is None or not self._comparable:
             return
         first, rate = self._found
+        rate = self._worst.lr if self._worst.times else rate
         recovered = self._loss.value < 0.5 * self._loss.start
         yield self.finding(
             f"{self._course()} at a learning rate of {rate:.2g}",
@@ -152,18 +166,20 @@ class LrTooHigh(Rule):
             with_norm(),
             clip(),
             severity="warning" if recovered else "critical",
-            rise=self._worst,
+            rise=self._worst.times,
             lr=rate,
             lowest_loss=self._loss.lowest,
             lr_at_lowest=self._loss.lr_at_lowest,
         )
 
     def _course(self) -> str:
-        if self._worst > EXPLODED:
-            return f"the loss exploded, to {self._worst:.2g} times its start,"
-        if self._worst > 1:
-            return f"the loss rose to {self._worst:.2g} times its start"
-        return f"the loss fell to {self._loss.lowest:.2g} and went back to where it began,"
+        worst, start = self._worst, self._loss.start
+        if worst.times:
+            course = "exploded," if worst.times > EXPLODED else "rose"
+            height = f"to {worst.times:.2g} times its start ({start:.2g})"
+            return f"the smoothed loss {course} {height} by step {worst.step},"
+        low = self._loss.lowest
+        return f"the smoothed loss fell to {low:.2g} and went back to where it began ({start:.2g}),"
 
     def _gentle(self) -> float | None:
         """A peak at which it should work: below the rate at which the loss was lowest."""

@@ -123,11 +123,8 @@ class NonFinite(Rule):
             return [Remedy("compute in a wider format", "precision", "bf16"), clip()]
         if self._largest > self._grown:
             return [gentler_lr(self.run), clip(), with_norm()]
-        return [
-            clip(),
-            Remedy("look at the data of that step"),
-            gentler_lr(self.run),
-        ]
+        # Nothing had grown: such values come from outside.
+        return [Remedy("look at the data of that step"), clip(), gentler_lr(self.run)]
 
 
 LATER = 1_000_000

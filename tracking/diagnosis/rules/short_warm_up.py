@@ -15,13 +15,17 @@ from tracking.records import Finding, Remedy
 
 __all__ = ["ShortWarmUp"]
 
+ENOUGH = 32
+"""Images whose mean loss is compared: that of two may jump by chance."""
+
 
 class ShortWarmUp(Rule):
     """A learning rate that is high from the first step, and does damage in the first steps.
 
-    ``lr``: the first learning rate beside the peak; ``jump``: of a batch's loss beside the first;
-    ``dying``: channels that fall silent, as a share of all and on average over the layers behind
-    rectifiers; ``within``: steps.
+    ``lr``: the first learning rate beside the peak; ``jump``: of a batch's loss beside the first,
+    or of a moving average over some 32 images where batches are smaller; ``dying``: channels that
+    fall silent, as a share of all and on average over the layers behind rectifiers; ``within``:
+    steps.
     """
 
     name = "short_warm_up"
@@ -58,6 +62,7 @@ class ShortWarmUp(Rule):
         self._lr, self._jump = lr, jump
         self._dying, self._within = dying, within
         self._silent: dict[str, tuple[float, float]] = {}
+        self._loss = math.nan
         self._worst = 0.0
         self._step = 0
 
@@ -65,18 +70,23 @@ class ShortWarmUp(Rule):
         early = [name for name, trace in stretch.layers.items() if trace.step[0] < self._within]
         for layer in early:
             trace = stretch.layers[layer]
-            silent = trace.dead_channels[trace.step < self._within]
+            # NaN is not above 0 either, but its channels are not silent.
+            silent = trace.dead_channels[(trace.step < self._within) & (trace.nonfinite == 0)]
             if len(silent) and self.run.kinds.get(layer) in RECTIFIERS:
                 first, most = self._silent.get(layer, (silent[0], 0.0))
                 self._silent[layer] = first, float(np.fmax(most, np.nanmax(silent, initial=0)))
         if stretch.steps is None:
             return
-        begun = stretch.steps.step < self._within
-        if begun.any():
-            losses = np.where(np.isfinite(stretch.steps.loss), stretch.steps.loss, -np.inf)[begun]
-            if losses.max() > self._worst:
-                self._worst = float(losses.max())
-                self._step = int(stretch.steps.step[begun][losses.argmax()])
+        begun = (stretch.steps.step < self._within) & np.isfinite(stretch.steps.loss)
+        rows = (stretch.steps.step, stretch.steps.loss, stretch.steps.batch_size)
+        for step, loss, size in zip(*(row[begun].tolist() for row in rows), strict=True):
+            self._take(step, loss, size)
+
+    def _take(self, step: int, loss: float, batch_size: float) -> None:
+        weight = batch_size / ENOUGH if batch_size < ENOUGH else 1.0
+        self._loss = loss if math.isnan(self._loss) else self._loss + weight * (loss - self._loss)
+        if self._loss > self._worst:
+            self._worst, self._step = self._loss, step
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         curve = self.curve

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tracking.diagnosis.evidence import EpochFigures, RunContext, Stretch
-from tracking.diagnosis.losses import guessing
+from tracking.diagnosis.losses import Validations, guessing, usual_answer
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules.advice import lr, usual_lr, with_norm
 from tracking.records import Finding, Remedy
@@ -21,15 +21,14 @@ class _EpochRule(Rule):
 
     def __init__(self, run: RunContext) -> None:
         super().__init__(run)
-        self._last: EpochFigures | None = None
-        self._epochs = 0
+        self._seen = Validations()
 
     def observe(self, stretch: Stretch) -> None:
         for epoch in stretch.epochs:
             # They come with the number of steps before them, which is one more than the last.
-            self._last = replace(epoch, step=max(0, epoch.step - 1))
-            self._epochs += 1
-            self._take(self._last)
+            figures = replace(epoch, step=max(0, epoch.step - 1))
+            self._seen.add(figures)
+            self._take(figures)
 
     def _take(self, figures: EpochFigures) -> None:
         """Note what else is to be known of a validation."""
@@ -59,12 +58,10 @@ class ConstantPredictions(_EpochRule):
 
     def _shows(self, figures: EpochFigures) -> bool:
         # Where one class makes up most of the data, its name is no bad answer.
-        counts = self.run.data.class_counts if self.run.data else ()
-        usual = max(counts) / sum(counts) if counts and sum(counts) else 0.0
-        return figures.top_class >= max(self._share, min(0.999, usual + 0.05))
+        return figures.top_class >= max(self._share, min(0.999, usual_answer(self.run) + 0.05))
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        last = self._last
+        last = self._seen.last
         if last is None or not self._often:
             return
         if ended or (self._often >= 2 and last.step >= self._steps):
@@ -92,7 +89,7 @@ class WorseThanChance(_EpochRule):
         self._margin = margin
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        last = self._last
+        last = self._seen.last
         if not ended or last is None or not self.run.classes or self.run.classes < 2:
             return
         chance = 1 / self.run.classes
@@ -124,6 +121,7 @@ class Overfitting(_EpochRule):
     severity = "warning"
     also = frozenset({"steps"})
     cause = "The network has learned the training images by heart, with what is chance in them."
+    explains = frozenset({"stopped_too_early"})
 
     def __init__(
         self,
@@ -138,11 +136,6 @@ class Overfitting(_EpochRule):
         super().__init__(run)
         self._rise, self._gap, self._fewer = rise, gap, fewer
         self._loss, self._lr = loss, lr
-        self._best: EpochFigures | None = None
-
-    def _take(self, figures: EpochFigures) -> None:
-        if self._best is None or figures.loss < self._best.loss:
-            self._best = figures
 
     def _shorter(self, best_step: int, steady: bool) -> Remedy:
         """To end where validation was best: with the learning rate low by then, if it falls."""
@@ -155,8 +148,8 @@ class Overfitting(_EpochRule):
         return Remedy("train for a shorter time", "epochs", str(enough))
 
     def findings(self, ended: bool) -> Iterator[Finding]:
-        last, best, curve = self._last, self._best, self.curve
-        if last is None or best is None or self._epochs < 3 or not curve.steps:
+        last, best, curve = self._seen.last, self._seen.best, self.curve
+        if last is None or best is None or self._seen.count < 3 or not curve.steps:
             return
         if not (curve.from_start and curve.positive):
             return

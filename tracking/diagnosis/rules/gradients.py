@@ -1,4 +1,4 @@
-"""Rules about gradients and updates, where they are recorded."""
+"""Rules about gradients, where they are recorded."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tracking.diagnosis.evidence import Floats, GradientTrace, RunContext, Stretch
+from tracking.diagnosis.evidence import GradientTrace, RunContext, Stretch
 from tracking.diagnosis.rule import Rule, Spell
 from tracking.diagnosis.rules.advice import (
     clip,
     gentler_lr,
     kaiming,
-    known_lr,
-    lr,
     rectified,
     with_norm,
 )
 from tracking.records import Finding
 
-__all__ = ["ExplodingGradients", "LargeUpdates", "SmallUpdates", "VanishingGradients"]
+__all__ = ["ExplodingGradients", "VanishingGradients"]
 
 
 class _GradientRule(Rule):
@@ -100,8 +98,8 @@ class VanishingGradients(_GradientRule):
     def findings(self, ended: bool) -> Iterator[Finding]:
         if self._spell.lasted:
             yield self.finding(
-                f"the gradient at {self.named(self._layer)} is {self._first:.2g}, at the last "
-                f"layer {self._last:.2g}",
+                f"the root mean square of the gradient at {self.named(self._layer)} is "
+                f"{self._first:.2g}, at the last layer {self._last:.2g}",
                 self._spell.began,
                 self._spell.ended,
                 *(with_norm(), kaiming(self.run), rectified()),
@@ -112,10 +110,11 @@ class VanishingGradients(_GradientRule):
 
 
 class ExplodingGradients(_GradientRule):
-    """Gradients that grow on the way back, or are not finite.
+    """Gradients that grow on the way back, also where they end as infinities or NaN.
 
-    ``growth``: at the first recorded layer beside the last (root mean squares); ``norm``: of the
-    first layer's gradient; ``steps``: consecutive recorded steps.
+    ``growth``: at the first recorded layer beside the last (root mean squares); ``norm``: L2 norm
+    of the first layer's gradient; ``steps``: consecutive recorded steps. Gradients that are not
+    finite and have not grown before are left to NonFinite: damaged data makes them too.
     """
 
     name = "exploding_gradients"
@@ -131,105 +130,45 @@ class ExplodingGradients(_GradientRule):
         self._growth, self._norm = growth, norm
         # A scaler seeks the largest scale by overflowing now and then.
         self._scaled = run.options.get("precision") == "fp16"
-        self._worst = 0.0
+        self._largest = self._most = 0.0
+        self._shown = False
+        """At the last step."""
 
     def _shows(self, first: _Ends, last: _Ends) -> npt.NDArray[np.bool_]:
-        large = (first.size > self._growth * last.size) | (first.norm > self._norm)
+        known = last.size > 0
+        growth = np.divide(first.size, last.size, out=np.zeros(len(known)), where=known)
+        large = (growth > self._growth) | (first.norm > self._norm)
         if large.any():
-            self._worst = max(self._worst, float(np.fmax.reduce(first.norm[large])))
-        return np.asarray(large if self._scaled else large | first.nonfinite)
+            self._largest = max(self._largest, float(np.fmax.reduce(first.norm[large])))
+            self._most = max(self._most, float(np.fmax.reduce(growth[large])))
+        return large if self._scaled else self._carried_on(large, first.nonfinite)
+
+    def _carried_on(
+        self, large: npt.NDArray[np.bool_], nonfinite: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """What has grown goes on where it is not finite any more."""
+        shown = large.copy()
+        for at, overflow in enumerate(nonfinite.tolist()):
+            shown[at] |= overflow and self._shown
+            self._shown = bool(shown[at])
+        return shown
 
     def findings(self, ended: bool) -> Iterator[Finding]:
         if self._spell.lasted:
             yield self.finding(
-                f"the norm of the gradient at {self.named(self._layer)} reaches {self._worst:.2g}",
+                self._sentence(),
                 self._spell.began,
                 self._spell.ended,
                 *(clip(), with_norm(), kaiming(self.run), gentler_lr(self.run)),
                 layers=(self._layer,),
-                norm=self._worst,
+                norm=self._largest,
+                growth=self._most,
             )
 
-
-class _UpdateRule(Rule):
-    """Follows the median over the parameters of the update-to-weight ratio."""
-
-    needs = "updates"
-
-    def __init__(self, run: RunContext, steps: float) -> None:
-        super().__init__(run)
-        self._spell = Spell(int(steps))
-        self._ratio = 0.0
-
-    def observe(self, stretch: Stretch) -> None:
-        by_step: dict[int, list[float]] = {}
-        for trace in stretch.updates.values():
-            for step, ratio in zip(trace.step.tolist(), trace.ratio.tolist(), strict=True):
-                if np.isfinite(ratio):
-                    by_step.setdefault(step, []).append(ratio)
-        if by_step:
-            steps = np.array(sorted(by_step))
-            medians = np.array([np.median(by_step[step]) for step in steps.tolist()])
-            shown = self._shows(medians)
-            self._spell.add(steps, shown)
-            if shown.any():
-                self._ratio = float(medians[shown][-1])
-
-    @abstractmethod
-    def _shows(self, ratios: Floats) -> npt.NDArray[np.bool_]:
-        """Whether it shows what the rule is about."""
-
-
-class SmallUpdates(_UpdateRule):
-    """Steps that leave the weights as they are. ``ratio``: of update to weight; ``steps``."""
-
-    name = "small_updates"
-    severity = "warning"
-    cause = (
-        "Each step changes the weights by next to nothing, so the run ends before they have moved."
-    )
-    explains = frozenset({"loss_not_decreasing"})
-
-    def __init__(self, run: RunContext, *, ratio: float = 1e-6, steps: float = 30) -> None:
-        super().__init__(run, steps)
-        self._least = ratio
-
-    def _shows(self, ratios: Floats) -> npt.NDArray[np.bool_]:
-        return ratios < self._least
-
-    def findings(self, ended: bool) -> Iterator[Finding]:
-        if self._spell.lasted and self._spell.began <= self._spell.needed:
-            peak = known_lr(self.run)
-            yield self.finding(
-                f"a step changes the weights by {self._ratio:.1g} of their size",
-                self._spell.began,
-                self._spell.ended,
-                lr(None if peak is None else 100 * peak, "raise the peak learning rate 100x"),
-                ratio=self._ratio,
-            )
-
-
-class LargeUpdates(_UpdateRule):
-    """Steps that replace the weights. ``ratio``: of update to weight; ``steps``."""
-
-    name = "large_updates"
-    severity = "warning"
-    cause = "Each step changes the weights so much that what was learned before is lost."
-    explains = frozenset({"exploding_activations", "collapse_cycles", "dead_units", "dead_layer"})
-
-    def __init__(self, run: RunContext, *, ratio: float = 0.3, steps: float = 10) -> None:
-        super().__init__(run, steps)
-        self._most = ratio
-
-    def _shows(self, ratios: Floats) -> npt.NDArray[np.bool_]:
-        return ratios > self._most
-
-    def findings(self, ended: bool) -> Iterator[Finding]:
-        if self._spell.lasted:
-            yield self.finding(
-                f"a step changes the weights by {self._ratio:.1g} of their size",
-                self._spell.began,
-                self._spell.ended,
-                gentler_lr(self.run),
-                ratio=self._ratio,
-            )
+    def _sentence(self) -> str:
+        where = f"the gradient at {self.named(self._layer)}"
+        if self._largest > self._norm:
+            return f"the L2 norm of {where} reaches {self._largest:.2g}"
+        return (
+            f"the root mean square of {where} reaches {self._most:.2g} times that at the last layer"
+        )
