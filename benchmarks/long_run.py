@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Figures
 from tracking import ActivationStats, Recorder
-from tracking.pictures import draw
-from tracking.store import RecordFile, read_batches
-from tracking.tables import read_stats
+from tracking.plots.pictures import draw
+from tracking.tables.record_file import RecordFile, read_batches
+from tracking.tables.schemas import read_stats
 
 __all__ = ["LAYERS", "draw_pictures", "peak_memory", "read", "record", "write"]
 

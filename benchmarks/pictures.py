@@ -22,13 +22,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.timing import Figures, interleaved, summary_table, write_report
-from tracking.columns import read_columns
-from tracking.kernels import HIST_BINS, HIST_EDGES
-from tracking.pictures import draw
+from tracking.plots.pictures import draw
 from tracking.records import HyperParams
-from tracking.step_columns import read_step_columns
-from tracking.store import RecordFile
-from tracking.tables import StatsSettings, stats_schema, steps_schema, steps_table
+from tracking.statistics.kernels import HIST_BINS, HIST_EDGES
+from tracking.tables.columns import read_columns
+from tracking.tables.record_file import RecordFile
+from tracking.tables.schemas import StatsSettings, stats_schema, steps_schema, steps_table
+from tracking.tables.step_columns import read_step_columns
 
 __all__ = ["write_tables"]
 

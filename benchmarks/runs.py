@@ -20,7 +20,7 @@ from benchmarks.timing import Figures
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.run import prepare, train
-from tracking.session import tracked_run
+from tracking.mlflow_runs.session import tracked_run
 
 __all__ = ["EXPERIMENT", "fresh_store", "tracked_training"]
 

@@ -38,8 +38,8 @@ from search.storage_url import storage_url
 from search.studies import create
 from search.trial_queue import fill_queue
 from search.working import work_on
-from tracking.mlflow_run import MlflowRun
-from tracking.session import tracked_run
+from tracking.mlflow_runs.run import MlflowRun
+from tracking.mlflow_runs.session import tracked_run
 
 RESULTS = Path(__file__).parent / "results"
 STUDY, TRACKED = "study", "bare runs, in MLflow"

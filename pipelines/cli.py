@@ -11,8 +11,8 @@ from pipelines.config import RunConfig
 from pipelines.flags import config_file, config_flags
 from pipelines.lr_range_config import LrRangeConfig
 from pipelines.options import config_from, configs_from, given_options
+from tracking.mlflow_runs.uploads import start_uploader
 from tracking.quick_imports import quick_imports
-from tracking.uploads import start_uploader
 
 __all__ = ["lr_find", "train"]
 

@@ -18,9 +18,9 @@ from pipelines.reports import log_lr_range, where_to_look
 from pipelines.run import FitResult, Setup, prepare, train
 from pipelines.serving import serving_model
 from tracking.errors import TrainingFailed
+from tracking.mlflow_runs.run_reports import reported
+from tracking.mlflow_runs.session import TrackedRun, tracked_run
 from tracking.records import Finding
-from tracking.run_reports import reported
-from tracking.session import TrackedRun, tracked_run
 
 __all__ = ["lr_find_command", "train_command"]
 

@@ -12,11 +12,11 @@ from torch import nn
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.trainer import Fit
-from tracking.activations import ActivationStats
 from tracking.diagnosis.evidence import RunContext
-from tracking.epoch_pictures import EpochPictures
 from tracking.errors import StoppedByFinding
-from tracking.hyperparameters import Recorder
+from tracking.plots.epoch_pictures import EpochPictures
+from tracking.recorders.activations import ActivationStats
+from tracking.recorders.hyperparameters import Recorder
 from tracking.recording import RunRecord
 from tracking.recording_options import RecordingOptions
 from tracking.records import Finding, Metric

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from pipelines.lr_range import LrRange
-from tracking.plots import lr_range_figure, save
+from tracking.mlflow_runs.session import TrackedRun
+from tracking.plots.figures import lr_range_figure, save
 from tracking.records import Metric
-from tracking.session import TrackedRun
 from tracking.sink import Sink
 
 __all__ = ["log_lr_range", "where_to_look"]

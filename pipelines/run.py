@@ -25,11 +25,11 @@ from pipelines.schedules import make_schedule
 from pipelines.step import StepOptions
 from pipelines.summary import ModelSummary, summarize
 from pipelines.trainer import EpochResult, Evaluation, Fit, Trainer, evaluate
-from tracking.activations import ActivationStats
 from tracking.diagnosis.evidence import RunContext
 from tracking.errors import BadOption, NonFiniteLoss
-from tracking.hyperparameters import Recorder
-from tracking.layers import select_layers
+from tracking.hooks.layers import select_layers
+from tracking.recorders.activations import ActivationStats
+from tracking.recorders.hyperparameters import Recorder
 from tracking.recording_options import RecordingOptions
 from tracking.records import DatasetInfo, Finding, Metric
 from tracking.sink import NullSink, Sink

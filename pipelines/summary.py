@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from tracking.layers import named_layers
-from tracking.outputs import float_tensors
+from tracking.hooks.layers import named_layers
+from tracking.hooks.outputs import float_tensors
 
 __all__ = ["LayerSummary", "ModelSummary", "summarize"]
 

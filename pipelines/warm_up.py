@@ -7,7 +7,7 @@ from itertools import islice
 from pipelines.run import Setup
 from pipelines.step import TrainStep, batch_groups
 from pipelines.trainer import evaluate
-from tracking.activations import ActivationStats
+from tracking.recorders.activations import ActivationStats
 
 __all__ = ["warm_up"]
 

@@ -22,7 +22,7 @@ from search.trial_text import (
     parameters_text,
     results,
 )
-from tracking.report_text import as_duration
+from tracking.report.text import as_duration
 from tracking.shown_commands import study_command
 
 __all__ = ["best_table", "status_table"]

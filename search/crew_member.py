@@ -11,8 +11,8 @@ import threading
 
 from search.storage_url import storage_url
 from tracking.errors import LayerscopeError
+from tracking.mlflow_runs.uploads import start_uploader
 from tracking.quick_imports import quick_imports
-from tracking.uploads import start_uploader
 
 __all__ = ["main"]
 

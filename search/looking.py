@@ -101,7 +101,7 @@ def _report_to_mlflow(
     study: Study, definition: StudyDefinition, storage: str, console: Console
 ) -> None:
     from search.report import send_report
-    from tracking.mlflow_attach import attached_run
+    from tracking.mlflow_runs.attach import attached_run
     from tracking.spool import SpoolInUse
 
     run_id = study.user_attrs.get(MLFLOW_RUN)

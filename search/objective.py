@@ -21,12 +21,12 @@ from pipelines.run import FitResult, prepare, train
 from search.definition import StudyDefinition
 from search.judge import Judge
 from search.queue_storage import together
-from tracking.deliveries import Deliveries
 from tracking.errors import LayerscopeError, NonFiniteLoss, TrainingFailed, TrialStopped
-from tracking.mlflow_delivery import is_final, is_of_store
-from tracking.mlflow_run import MlflowRun
+from tracking.mlflow_runs.deliveries import Deliveries
+from tracking.mlflow_runs.delivery import is_final, is_of_store
+from tracking.mlflow_runs.run import MlflowRun
+from tracking.mlflow_runs.session import TrackedRun, tracked
 from tracking.reasons import one_line, reason
-from tracking.session import TrackedRun, tracked
 
 __all__ = ["NotBegun", "Objective", "TrialRun", "end_dead_run"]
 

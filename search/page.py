@@ -29,16 +29,16 @@ from search.trial_text import (
     results,
     utc,
 )
-from tracking.pages import packed_plotly, page_environment
-from tracking.report_charts import packed
-from tracking.report_text import as_date, as_duration
+from tracking.report.charts import packed
+from tracking.report.pages import packed_plotly, page_environment
+from tracking.report.text import as_date, as_duration
 from tracking.short_names import short
 from tracking.shown_commands import study_command, train_command
 
 __all__ = ["StudyPage", "render", "study_page"]
 
 PAGE = Path(__file__).with_name("report_page")
-SHARED_STYLE = Path(tracking.__file__).with_name("report_page") / "style.css"
+SHARED_STYLE = Path(tracking.__file__).parent / "report" / "template" / "style.css"
 ROWS = 10
 """Trials in the table of the best ones, and of a front."""
 FAILED = 20

@@ -18,7 +18,7 @@ from search.storage import open_storage
 from search.storage_url import StorageUrl
 from search.studies import find_study
 from tracking.errors import BadOption
-from tracking.model_names import check_model_name
+from tracking.mlflow_runs.model_names import check_model_name
 
 __all__ = ["retrain_best"]
 

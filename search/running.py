@@ -34,7 +34,7 @@ from search.watch import Watch
 from search.worker import wait_for_others
 from search.working import work_on
 from tracking.errors import BadOption, RecordsWaiting, TrainingFailed
-from tracking.mlflow_report import NOTE
+from tracking.mlflow_runs.report import NOTE
 from tracking.shown_commands import study_command
 
 __all__ = ["Order", "run_study"]

@@ -25,9 +25,9 @@ from search.storage_url import StorageUrl
 from search.studies import create, exists, find_study
 from search.working import end_run_of
 from tracking.errors import BadTracking, TrainingFailed
-from tracking.mlflow_run import MlflowRun
+from tracking.mlflow_runs.run import MlflowRun
+from tracking.mlflow_runs.session import TrackedRun, check_tracking, tracked
 from tracking.reasons import reason
-from tracking.session import TrackedRun, check_tracking, tracked
 from tracking.shown_commands import study_command
 from tracking.spool import SpoolInUse
 

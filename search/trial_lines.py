@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from search.outcome import Outcome, objectives
 from search.trial_text import as_result, note, number_of, parameters_text
-from tracking.report_text import as_duration
+from tracking.report.text import as_duration
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from search.outcome import objectives
-from tracking.report_text import as_duration, as_number, as_share
+from tracking.report.text import as_duration, as_number, as_share
 
 if TYPE_CHECKING:
     from optuna import Study

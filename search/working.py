@@ -26,9 +26,9 @@ from search.storage_url import StorageUrl
 from search.studies import find_study
 from search.trial_lines import trial_line
 from search.worker import Worker
-from tracking.deliveries import Deliveries
 from tracking.errors import BadTracking
-from tracking.mlflow_run import MlflowRun
+from tracking.mlflow_runs.deliveries import Deliveries
+from tracking.mlflow_runs.run import MlflowRun
 
 __all__ = ["end_run_of", "work", "work_on"]
 

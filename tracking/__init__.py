@@ -11,12 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tracking.activations import ActivationStats
     from tracking.diagnosis.evidence import RunContext
-    from tracking.gradients import GradientStats
-    from tracking.hyperparameters import Recorder
+    from tracking.recorders.activations import ActivationStats
+    from tracking.recorders.gradients import GradientStats
+    from tracking.recorders.hyperparameters import Recorder
+    from tracking.recorders.updates import UpdateStats
     from tracking.recording import RunRecord
-    from tracking.updates import UpdateStats
 
 __all__ = [
     "ActivationStats",
@@ -31,12 +31,12 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ActivationStats": "tracking.activations",
-    "GradientStats": "tracking.gradients",
-    "Recorder": "tracking.hyperparameters",
+    "ActivationStats": "tracking.recorders.activations",
+    "GradientStats": "tracking.recorders.gradients",
+    "Recorder": "tracking.recorders.hyperparameters",
     "RunContext": "tracking.diagnosis.evidence",
     "RunRecord": "tracking.recording",
-    "UpdateStats": "tracking.updates",
+    "UpdateStats": "tracking.recorders.updates",
 }
 
 

@@ -17,7 +17,7 @@ def replay(directory: Path | None) -> None:
     DIRECTORY is a run's folder or a folder of such folders; by default .layerscope, or
     LAYERSCOPE_RECORDS.
     """
-    from tracking.replay import replay_all
+    from tracking.mlflow_runs.replay import replay_all
 
     for line in replay_all(directory):
         click.echo(line)
@@ -36,7 +36,7 @@ def report(run_id: str, output: Path | None) -> None:
     MLFLOW_TRACKING_URI chooses the store. Without --output the page is logged to the run, where it
     replaces the one that is there.
     """
-    from tracking.mlflow_report import make_report
+    from tracking.mlflow_runs.report import make_report
 
     click.echo(make_report(run_id, output))
 
@@ -59,7 +59,7 @@ def diagnose(run_id: str, as_text: bool, thresholds: str) -> None:
     from rich.console import Console
 
     from tracking.diagnosis.thresholds import parse_thresholds
-    from tracking.mlflow_diagnosis import as_json, diagnose_run, show
+    from tracking.mlflow_runs.diagnosis import as_json, diagnose_run, show
 
     found = diagnose_run(run_id, parse_thresholds(thresholds))
     if as_text:

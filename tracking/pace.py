@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 from tracking.interval import Interval
 
-__all__ = ["Pace"]
+__all__ = ["LOOK_EVERY", "Pace"]
+
+LOOK_EVERY = 16
+"""Recorded steps after which a watcher is shown what they left, so that it can act in time."""
 
 BESIDE = 1.8
 """Seconds that recording takes in all for each one in functions of ours: torch calls the hooks,

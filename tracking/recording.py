@@ -27,24 +27,24 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from tracking.activations import ActivationStats
 from tracking.diagnosis.evidence import RunContext
 from tracking.diagnosis.live import LiveDiagnosis
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.text import FINDINGS_TAG, tag
 from tracking.diagnosis.thresholds import parse_thresholds
-from tracking.gradients import GradientStats
-from tracking.hyperparameters import Recorder
 from tracking.pace import Pace
-from tracking.pictures import draw
+from tracking.plots.pictures import draw
 from tracking.ranks import is_first_rank, several_ranks
 from tracking.reasons import one_line
+from tracking.recorders.activations import ActivationStats
+from tracking.recorders.gradients import GradientStats
+from tracking.recorders.hyperparameters import Recorder
+from tracking.recorders.updates import UpdateStats
 from tracking.recording_options import RecordingOptions
 from tracking.records import Finding
 from tracking.run_recorders import run_recorders
 from tracking.sink import NullSink, Sink
-from tracking.updates import UpdateStats
 
 __all__ = ["RunRecord"]
 

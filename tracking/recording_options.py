@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 
 from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.thresholds import check_thresholds, parse_thresholds
+from tracking.hooks.layers import check_layers
 from tracking.interval import Interval
-from tracking.layers import check_layers
 
 __all__ = ["RecordingOptions"]
 

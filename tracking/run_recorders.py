@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from tracking.activations import ActivationStats
 from tracking.diagnosis.live import LiveDiagnosis
-from tracking.gradients import GradientStats
-from tracking.hyperparameters import Recorder
 from tracking.pace import Pace
+from tracking.recorders.activations import ActivationStats
+from tracking.recorders.gradients import GradientStats
+from tracking.recorders.hyperparameters import Recorder
+from tracking.recorders.updates import UpdateStats
 from tracking.recording_options import RecordingOptions
 from tracking.sink import Sink
-from tracking.updates import UpdateStats
 
 __all__ = ["RunRecorders", "run_recorders"]
 

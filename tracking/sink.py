@@ -1,7 +1,8 @@
 """Where records go: one protocol; nowhere, into memory, or to several places at once.
 
-The sink that reaches MLflow (tracking/mlflow_sink.py) writes to disk first (tracking/spool.py), and
-another process sends (tracking/mlflow_uploader.py); none of them keeps the training loop waiting.
+The sink that reaches MLflow (tracking/mlflow_runs/sink.py) writes to disk first
+(tracking/spool.py), and another process sends (tracking/mlflow_runs/uploader.py); none of them
+keeps the training loop waiting.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from benchmarks.timing import Figures
 from pipelines.config import RunConfig
 from pipelines.data.loaders import Loader
 from pipelines.run import Setup, prepare
-from tracking.layers import select_layers
+from tracking.hooks.layers import select_layers
 
 __all__ = ["fastai_training"]
 

@@ -27,7 +27,7 @@ from benchmarks.timing import Figures
 from pipelines.config import RunConfig
 from pipelines.data.loaders import Batch
 from pipelines.run import Setup, prepare
-from tracking.layers import select_layers
+from tracking.hooks.layers import select_layers
 
 __all__ = ["lightning_training"]
 

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.pictures import main, verdict, write_tables
-from tracking.columns import read_columns
-from tracking.step_columns import read_step_columns
-from tracking.tables import read_stats
+from tracking.tables.columns import read_columns
+from tracking.tables.schemas import read_stats
+from tracking.tables.step_columns import read_step_columns
 
 __all__: list[str] = []
 

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from tests.tracking_tests.reference import DTYPES
-from tracking.kernels import Reduction, torch_kernel
-from tracking.kernels import accumulators as k
-from tracking.kernels.numba_kernel import NumbaKernel
-from tracking.kernels.torch_kernel import TorchKernel
+from tracking.statistics.kernels import Reduction, torch_kernel
+from tracking.statistics.kernels import accumulators as k
+from tracking.statistics.kernels.numba_kernel import NumbaKernel
+from tracking.statistics.kernels.torch_kernel import TorchKernel
 
 __all__ = ["KERNELS", "empty_row", "every_dtype", "every_kernel", "kernel", "reduced"]
 
 GPU = torch.cuda.is_available()
 triton = pytest.importorskip("triton")
-triton_kernel = pytest.importorskip("tracking.kernels.triton_kernel")
+triton_kernel = pytest.importorskip("tracking.statistics.kernels.triton_kernel")
 
 # The torch kernel takes its input in chunks, the Triton kernel in blocks that programs share. Here
 # these are so small as well that every tensor with more than a few elements has several. Triton's

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from tests.conformance.kernels import as_row, empty_row
 from tests.tracking_tests.reference import assert_stats
-from tracking.kernels import numba_kernel
-from tracking.kernels import numba_reduction as r
-from tracking.kernels.numba_kernel import NumbaKernel
+from tracking.statistics.kernels import numba_kernel
+from tracking.statistics.kernels import numba_reduction as r
+from tracking.statistics.kernels.numba_kernel import NumbaKernel
 
 __all__: list[str] = []
 

@@ -31,10 +31,10 @@ from tests.tracking_tests.reference import (
     neighbours,
     statistics,
 )
-from tracking.kernels import accumulators as k
-from tracking.kernels import kernel_for
-from tracking.kernels.numba_kernel import NumbaKernel
-from tracking.kernels.torch_kernel import TorchKernel
+from tracking.statistics.kernels import accumulators as k
+from tracking.statistics.kernels import kernel_for
+from tracking.statistics.kernels.numba_kernel import NumbaKernel
+from tracking.statistics.kernels.torch_kernel import TorchKernel
 
 __all__: list[str] = []
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.mlflow_stores import found_run, history, sqlite_store
-from tracking.mlflow_run import MlflowRun
-from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_runs.run import MlflowRun
+from tracking.mlflow_runs.sink import MlflowSink
 from tracking.records import DatasetInfo, Metric
 from tracking.sink import FanOutSink, MemorySink, NullSink, Sink
 

@@ -19,7 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from tracking.kernels.triton_reduction import reduce_blocks
+from tracking.statistics.kernels.triton_reduction import reduce_blocks
 
 kind, one, large = sys.argv[1], sys.argv[2] == "one", sys.argv[3] == "large"
 pointers = {"x_ptr": kind, "ints_ptr": "i64", "floats_ptr": "fp64", "alive_ptr": "u8"}

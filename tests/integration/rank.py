@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tracking.activations import ActivationStats
-from tracking.hyperparameters import Recorder
+from tracking.recorders.activations import ActivationStats
+from tracking.recorders.hyperparameters import Recorder
 from tracking.recording import RunRecord
 
 __all__ = ["STEPS", "Net", "batches", "record"]

@@ -22,10 +22,10 @@ from click.testing import CliRunner
 from tests.mlflow_stores import artifact_text, found_run, history, names_in
 from tracking.cli import replay
 from tracking.errors import RecordsWaiting
-from tracking.mlflow_run import MlflowRun
+from tracking.mlflow_runs.replay import replay_all
+from tracking.mlflow_runs.run import MlflowRun
+from tracking.mlflow_runs.session import TrackedRun, tracked_run
 from tracking.records import Metric
-from tracking.replay import replay_all
-from tracking.session import TrackedRun, tracked_run
 from tracking.spool import Spool
 
 __all__: list[str] = []
@@ -33,9 +33,9 @@ __all__: list[str] = []
 ROOT = Path(__file__).parents[2]
 WORKER = """
 import sys
-from tracking import uploads
+from tracking.mlflow_runs import uploads
 from tracking.records import Metric
-from tracking.session import tracked_run
+from tracking.mlflow_runs.session import tracked_run
 
 with tracked_run("tests") as tracked:
     print(tracked.run.run_id, flush=True)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from tests.integration.command import SMALL, Command, command_here, runs
 from tests.mlflow_stores import artifact_text, sqlite_store
-from tracking.mlflow_report import NOTE
+from tracking.mlflow_runs.report import NOTE
 
 __all__: list[str] = []
 

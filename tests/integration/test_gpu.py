@@ -17,8 +17,8 @@ from pipelines.run import FitResult, prepare, train
 from tests.tracking_tests.models import captured, rows, verify
 from tests.tracking_tests.reference import assert_stats
 from tracking import ActivationStats, GradientStats, Recorder, UpdateStats
-from tracking.kernels import kernel_for
-from tracking.kernels.torch_kernel import TorchKernel
+from tracking.statistics.kernels import kernel_for
+from tracking.statistics.kernels.torch_kernel import TorchKernel
 
 __all__: list[str] = []
 

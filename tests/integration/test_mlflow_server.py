@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.mlflow_stores import artifact_text, found_run, history
-from tracking.mlflow_delivery import Delivery
-from tracking.mlflow_run import MlflowRun
-from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_runs.delivery import Delivery
+from tracking.mlflow_runs.run import MlflowRun
+from tracking.mlflow_runs.session import tracked_run
+from tracking.mlflow_runs.sink import MlflowSink
 from tracking.records import DatasetInfo, Metric
-from tracking.session import tracked_run
 from tracking.spool import Spool
 
 __all__: list[str] = []

@@ -21,7 +21,7 @@ from pipelines.config import RunConfig
 from pipelines.run import prepare
 from pipelines.serving import ServingModel, serving_model
 from tests.mlflow_stores import found_run
-from tracking.session import tracked_run
+from tracking.mlflow_runs.session import tracked_run
 
 __all__: list[str] = []
 

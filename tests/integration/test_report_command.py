@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from tests.integration.command import Command, command_here
 from tests.mlflow_stores import artifact_text, names_in, sqlite_store
 from tests.tracking_tests.reports import DATASET, LAYERS, numbers, run_folder
+from tracking.mlflow_runs.session import tracked_run
 from tracking.records import Metric
-from tracking.session import tracked_run
 
 __all__: list[str] = []
 

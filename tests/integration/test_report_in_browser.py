@@ -14,12 +14,12 @@ from PIL import Image
 
 from tests.integration.browser import Browser, Page, chromium, open_browser
 from tests.tracking_tests.reports import DATASET, facts, random_layer, run_folder
+from tracking.mlflow_runs.run_reports import reported
+from tracking.mlflow_runs.session import tracked_run
 from tracking.records import Metric
-from tracking.report import write_report
-from tracking.report_data import RunReport, read_report
-from tracking.run_reports import reported
-from tracking.session import tracked_run
-from tracking.step_columns import StepColumns
+from tracking.report.data import RunReport, read_report
+from tracking.report.page import write_report
+from tracking.tables.step_columns import StepColumns
 
 __all__: list[str] = []
 

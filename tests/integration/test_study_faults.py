@@ -28,7 +28,7 @@ from search.trial_queue import settled
 from tests.integration.command import Command, command_here
 from tests.integration.study_commands import TINY, all_runs, children, states, stored, unfinished
 from tests.mlflow_stores import names_in, sqlite_store
-from tracking.deliveries import Deliveries
+from tracking.mlflow_runs.deliveries import Deliveries
 
 __all__: list[str] = []
 
@@ -266,7 +266,7 @@ def test_a_study_in_one_process_is_stopped(
         "search.objective.MlflowRun.child",
         "search.objective.prepare",
         "search.judge.Judge.conclude",
-        "tracking.session._finish",
+        "tracking.mlflow_runs.session._finish",
     ],
 )
 def test_a_signal_at_any_moment_leaves_nothing_running(

@@ -76,9 +76,9 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         path.touch()
         return path
 
-    monkeypatch.setattr("tracking.pictures.save", touch)
+    monkeypatch.setattr("tracking.plots.pictures.save", touch)
     for name in ("schedule_figure", "color_dim_figure", "layer_stats_figure"):
-        monkeypatch.setattr(f"tracking.pictures.{name}", lambda *args: None)
+        monkeypatch.setattr(f"tracking.plots.pictures.{name}", lambda *args: None)
 
 
 @pytest.fixture

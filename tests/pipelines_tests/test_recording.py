@@ -22,7 +22,7 @@ from pipelines.trainer import Fit, Trainer, evaluate
 from tracking import pace
 from tracking.diagnosis.evidence import RunContext
 from tracking.errors import BadOption, NonFiniteLoss
-from tracking.hyperparameters import Recorder
+from tracking.recorders.hyperparameters import Recorder
 from tracking.records import Finding
 from tracking.sink import MemorySink
 

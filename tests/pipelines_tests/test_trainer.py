@@ -23,7 +23,7 @@ from pipelines.schedules import make_schedule
 from pipelines.step import StepOptions
 from pipelines.trainer import Fit, Trainer, evaluate
 from tests.pipelines_tests.loops import EPOCH, VALIDATE, Spy
-from tracking.hyperparameters import Recorder
+from tracking.recorders.hyperparameters import Recorder
 
 __all__: list[str] = []
 

@@ -10,7 +10,7 @@ import torch
 from pipelines.config import RunConfig
 from pipelines.run import prepare
 from pipelines.warm_up import warm_up
-from tracking.kernels import numba_kernel
+from tracking.statistics.kernels import numba_kernel
 
 __all__: list[str] = []
 

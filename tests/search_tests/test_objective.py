@@ -30,9 +30,9 @@ from search.storage_url import storage_url
 from search.studies import create
 from search.worker import _quiet
 from tests.mlflow_stores import artifact_text, found_run, sqlite_store
-from tracking.deliveries import Deliveries
 from tracking.errors import BadModel
-from tracking.mlflow_run import MlflowRun
+from tracking.mlflow_runs.deliveries import Deliveries
+from tracking.mlflow_runs.run import MlflowRun
 
 __all__: list[str] = []
 

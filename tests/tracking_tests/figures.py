@@ -20,12 +20,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from tracking import ActivationStats, Recorder
-from tracking.columns import ColumnsBuilder, LayerColumns
-from tracking.plots import save
+from tracking.plots.figures import save
 from tracking.records import LayerStats
-from tracking.step_columns import StepColumns, read_step_columns
-from tracking.store import RecordFile
-from tracking.tables import StatsSettings, stats_table, steps_schema
+from tracking.tables.columns import ColumnsBuilder, LayerColumns
+from tracking.tables.record_file import RecordFile
+from tracking.tables.schemas import StatsSettings, stats_table, steps_schema
+from tracking.tables.step_columns import StepColumns, read_step_columns
 
 __all__ = ["LAYERS", "TABLES", "columns", "drawn", "row", "run", "steps_of", "table"]
 

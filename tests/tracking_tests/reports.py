@@ -14,11 +14,11 @@ import numpy as np
 
 from tests.tracking_tests.figures import row, table
 from tracking.diagnosis.files import FINDINGS, write_findings
-from tracking.layer_columns import LayerColumns
 from tracking.records import DatasetInfo, Finding, HyperParams, Metric, Remedy
-from tracking.report_data import RunFacts
-from tracking.store import RecordFile
-from tracking.tables import StatsSettings, stats_schema, steps_schema, steps_table
+from tracking.report.data import RunFacts
+from tracking.tables.layer_columns import LayerColumns
+from tracking.tables.record_file import RecordFile
+from tracking.tables.schemas import StatsSettings, stats_schema, steps_schema, steps_table
 
 __all__ = [
     "DATASET",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracking import ActivationStats
-from tracking.tables import read_stats, read_steps
+from tracking.tables.schemas import read_stats, read_steps
 
 __all__: list[str] = []
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from tests.tracking_tests.models import batches, cnn, sgd
-from tracking import activations, hyperparameters, pace, recording, sum_stats
+from tracking import pace, recording
 from tracking.diagnosis import live
-from tracking.hyperparameters import Recorder
 from tracking.pace import Pace
+from tracking.recorders import activations, hyperparameters, sum_stats
+from tracking.recorders.hyperparameters import Recorder
+from tracking.recorders.step_notes import StepNotes, losses_on_host, understood
 from tracking.recording import RunRecord
 from tracking.recording_options import RecordingOptions
-from tracking.step_notes import StepNotes, losses_on_host, understood
 
 __all__: list[str] = []
 

@@ -16,7 +16,7 @@ from torch import nn
 from tests.tracking_tests.models import batches, cnn, hooks_on, rows, sgd
 from tracking import recording
 from tracking.errors import BadOption, BadTracking
-from tracking.hyperparameters import Recorder
+from tracking.recorders.hyperparameters import Recorder
 from tracking.recording import RunRecord
 from tracking.recording_options import RecordingOptions
 from tracking.sink import MemorySink

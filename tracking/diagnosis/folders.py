@@ -22,7 +22,7 @@ from tracking.diagnosis.files import Evidence
 from tracking.diagnosis.saved import GRADIENTS, STATS, STEPS, UPDATES, evidence_of, tables_of
 from tracking.diagnosis.thresholds import Thresholds
 from tracking.diagnosis.traces import between, table_step_trace, table_traces
-from tracking.record_log import LOOK_EVERY
+from tracking.pace import LOOK_EVERY
 from tracking.records import Finding
 
 __all__ = ["Diagnosed", "diagnose", "diagnosed"]

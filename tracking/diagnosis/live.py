@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, cast
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tracking.batch_norms import NormStats
+from tracking.diagnosis.batch_norms import NormStats
 from tracking.diagnosis.engine import Diagnosis
 from tracking.diagnosis.evidence import (
     EpochFigures,
@@ -23,6 +23,7 @@ from tracking.diagnosis.evidence import (
     Stretch,
 )
 from tracking.diagnosis.files import EVIDENCE, FINDINGS, Evidence, write_evidence, write_findings
+from tracking.diagnosis.inputs import InputStats
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.thresholds import Thresholds
@@ -32,10 +33,9 @@ from tracking.diagnosis.traces import (
     step_trace,
     update_traces,
 )
-from tracking.hooks import ValuesHook
-from tracking.inputs import InputStats
-from tracking.layers import inner_model, named_layers
-from tracking.outputs import in_trace
+from tracking.hooks.layers import inner_model, named_layers
+from tracking.hooks.module_hooks import ValuesHook
+from tracking.hooks.outputs import in_trace
 from tracking.pace import Pace
 from tracking.reasons import one_line
 from tracking.records import Finding, GradientRecord, HyperParams, LayerStats, UpdateRecord

@@ -17,7 +17,7 @@ from tracking.diagnosis.files import EVIDENCE, Evidence, read_evidence
 from tracking.diagnosis.rules import RULES
 from tracking.errors import RecordsDamaged
 from tracking.reasons import first_line
-from tracking.tables import check_format
+from tracking.tables.schemas import check_format
 
 __all__ = [
     "ARTIFACTS",

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tracking.activations import ActivationStats
 from tracking.errors import BadOption, RecordsWaiting, did_you_mean
-from tracking.hyperparameters import Recorder
 from tracking.integrations.steps import StepBatches
 from tracking.reasons import one_line
+from tracking.recorders.activations import ActivationStats
+from tracking.recorders.hyperparameters import Recorder
 from tracking.recording import RunRecord
 from tracking.recording_options import RecordingOptions
 from tracking.records import Finding
@@ -116,7 +116,7 @@ class FitRecords:
         with ExitStack() as opened:
             sink = None
             if address := self._run or run:
-                from tracking.mlflow_attach import attached_run
+                from tracking.mlflow_runs.attach import attached_run
 
                 sink = opened.enter_context(attached_run(*address)).sink
             record = RunRecord(

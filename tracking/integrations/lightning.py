@@ -11,9 +11,9 @@ from lightning.pytorch.loggers import MLFlowLogger
 from torch import Tensor
 
 from tracking.errors import BadOption
+from tracking.hooks.optimizer_steps import on_each_step
 from tracking.integrations.fits import FitRecords, RunAddress
 from tracking.integrations.steps import ToldSteps, samples_in
-from tracking.optimizer_steps import on_each_step
 
 __all__ = ["LayerscopeCallback"]
 

@@ -9,10 +9,10 @@ from typing import Any, Self
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tracking.hooks import Hook
+from tracking.hooks.module_hooks import Hook
+from tracking.hooks.optimizer_steps import inner_optimizer, on_each_step
 from tracking.integrations.fits import FitRecords
 from tracking.integrations.steps import samples_in
-from tracking.optimizer_steps import inner_optimizer, on_each_step
 
 __all__ = ["LayerscopeCallback"]
 

@@ -19,7 +19,7 @@ from tracking.recording import RunRecord
 from tracking.recording_options import RecordingOptions
 from tracking.records import Finding
 from tracking.sink import MemorySink
-from tracking.tables import read_stats
+from tracking.tables.schemas import read_stats
 
 __all__: list[str] = []
 

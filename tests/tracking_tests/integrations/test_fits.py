@@ -15,10 +15,10 @@ import pytest
 from torch import nn
 
 from tests.tracking_tests.models import batches, cnn, hooks_on, sgd
-from tracking import mlflow_attach
 from tracking.errors import BadOption, RecordsWaiting
 from tracking.integrations import fits as module
 from tracking.integrations.fits import FitRecords
+from tracking.mlflow_runs import attach as mlflow_attach
 from tracking.sink import MemorySink
 
 __all__: list[str] = []
@@ -76,7 +76,7 @@ def test_own_failure_is_raised_only_after_a_fit_that_worked(
     def full(self: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tracking.store.RecordFile.close", full)
+    monkeypatch.setattr("tracking.tables.record_file.RecordFile.close", full)
     fits = FitRecords()
     for error in (None, ValueError("of the training")):
         model, optimizer = begin(fits)

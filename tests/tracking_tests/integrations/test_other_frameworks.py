@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from tests.mlflow_stores import found_run, history, names_in, sqlite_store
 from tracking.integrations.fits import FitRecords
 from tracking.recording_options import RecordingOptions
-from tracking.tables import read_stats, read_steps
+from tracking.tables.schemas import read_stats, read_steps
 
 __all__: list[str] = []
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tracking.hyperparameters import Recorder
 from tracking.integrations.steps import StepBatches, ToldSteps, samples_in
+from tracking.recorders.hyperparameters import Recorder
 
 __all__: list[str] = []
 

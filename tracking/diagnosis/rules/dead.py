@@ -9,8 +9,8 @@ from tracking.diagnosis.evidence import LayerTrace, RunContext, Stretch
 from tracking.diagnosis.rule import Rule, Spell, and_more
 from tracking.diagnosis.rules.advice import gentler_lr, kaiming, leaky, with_norm
 from tracking.diagnosis.rules.layer_kinds import RECTIFIERS
-from tracking.lasting import LASTING
 from tracking.records import Finding, Remedy
+from tracking.statistics.lasting import LASTING
 
 __all__ = ["DeadLayer", "DeadUnits"]
 

@@ -1,0 +1,74 @@
+"""Watchers of recorders: shown finished records every sixteen steps, before they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from tests.tracking_tests.models import batches, cnn, sgd
+from tracking.recorders.activations import ActivationStats
+from tracking.recorders.gradients import GradientStats
+from tracking.recorders.hyperparameters import Recorder
+from tracking.recorders.updates import UpdateStats
+
+__all__: list[str] = []
+
+RECORDERS = {
+    "activations": lambda model, optimizer, **more: ActivationStats(
+        model, optimizer=optimizer, **more
+    ),
+    "gradients": lambda model, optimizer, **more: GradientStats(model, optimizer=optimizer, **more),
+    "updates": UpdateStats,
+    "hyperparameters": lambda model, optimizer, **more: Recorder(optimizer, **more),
+}
+
+
+def shown(kind: str, folder: Path, steps: int) -> tuple[list[list[int]], list[int], Any]:
+    """Steps of each portion that a watcher saw, parts on disk at that time, and the table."""
+    model = cnn()
+    optimizer = sgd(model)
+    portions: list[list[int]] = []
+    parts: list[int] = []
+
+    def watch(records: Sequence[Any]) -> None:
+        portions.append(sorted({record.step for record in records}))
+        parts.append(len(list(folder.rglob("parts/*/*.parquet"))))
+
+    with RECORDERS[kind](model, optimizer, directory=folder, watch=watch) as recorder:
+        for x in batches(steps):
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return portions, parts, recorder.read()
+
+
+@pytest.mark.parametrize("kind", RECORDERS)
+def test_records_come_every_sixteen_steps_and_are_written_every_sixty_four(
+    kind: str, tmp_path: Path
+) -> None:
+    portions, parts, table = shown(kind, tmp_path, 70)
+    assert portions == [
+        *([*range(first, first + 16)] for first in (0, 16, 32, 48)),
+        [*range(64, 70)],
+    ]
+    assert parts == [0, 0, 0, 0, 1]
+    assert sorted(set(table["step"].to_pylist())) == [*range(70)]
+
+
+@pytest.mark.parametrize("kind", RECORDERS)
+def test_a_watcher_changes_nothing_of_the_table(kind: str, tmp_path: Path) -> None:
+    *_, watched = shown(kind, tmp_path / "watched", 20)
+    model: nn.Module = cnn()
+    optimizer = sgd(model)
+    with RECORDERS[kind](model, optimizer, directory=tmp_path / "alone") as recorder:
+        for x in batches(20):
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    alone = recorder.read()
+    kept = [name for name in alone.column_names if name != "time"]
+    assert watched.select(kept).equals(alone.select(kept))

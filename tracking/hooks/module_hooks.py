@@ -1,0 +1,151 @@
+"""Hooks of modules: copies of a module do without them, and a compiled module calls them too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_compiling, is_exporting
+
+from tracking.hooks.graph_operators import enlist, pass_on, tell
+
+__all__ = ["GradientHook", "Hook", "ValuesHook"]
+
+PLAIN = (Tensor, nn.Parameter)
+"""Tensors with memory of their own; those of other classes are made of several."""
+
+
+class Hook:
+    """A hook of a module that a copy of the module (deepcopy, pickle) does not take along.
+
+    Weights are often averaged in a copy of the model; its outputs are not the model's, and what
+    the hook holds (files, threads) cannot be copied. The copy's hook does nothing.
+
+    ``call`` is given what torch gives a hook. A compiled model is interrupted for it.
+    """
+
+    def __init__(self, call: Callable[..., None] | None) -> None:
+        self._call = call
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(self, *args: Any) -> None:
+        if self._call is not None:
+            self._call(*args)
+
+    def disarm(self) -> None:
+        """Do nothing from now on; compiled code calls a hook also after its removal."""
+        self._call = None
+
+    def __reduce__(self) -> tuple[type[Hook], tuple[None]]:
+        return type(self), (None,)
+
+
+class ValuesHook(Hook):
+    """Tells ``call`` what a module is given (as forward pre-hook) or gives (as forward hook).
+
+    In a compiled model it is an operator of the graph (``graph_operators.tell``), and ``call`` is
+    given the tensors that are in those values, in their order. Where they are not plain tensors on
+    the CPU the model is interrupted for it, as for any other hook.
+    """
+
+    def __init__(self, call: Callable[[Any], None] | None) -> None:
+        super().__init__(call)
+        self.compiled = False
+        """Whether it has been called from compiled code."""
+        self._number = enlist(self)
+
+    def __call__(self, module: nn.Module, *values: Any) -> None:
+        if is_compiling():
+            self._trace(module, values[-1])
+        elif self._call is not None:
+            self._call(values[-1])
+
+    def told(self, tensors: Sequence[Tensor]) -> None:
+        """Compiled code is where the hook stands."""
+        self.compiled = True
+        if self._call is not None:
+            self._call(tuple(tensors))
+
+    def _trace(self, module: nn.Module, values: Any) -> None:
+        if _left_out():
+            return
+        tensors = list(_tensors(values))
+        if _on_host(tensors or module.parameters()):
+            tell(self._number, tensors)
+        else:
+            self._interrupt(values)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _interrupt(self, values: Any) -> None:
+        if self._call is not None:
+            self._call(values)
+
+
+class GradientHook(Hook):
+    """A forward hook that sees to it that the gradient at a module's output can be told.
+
+    ``call`` is given what torch gives a forward hook. In a compiled model, where the output is a
+    plain tensor on the CPU, the graph goes on with a copy of it (``graph_operators.pass_on``), and
+    ``tell_gradient`` is given the gradient when that has come.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[nn.Module, Any, Any], None] | None,
+        tell_gradient: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        super().__init__(call)
+        self._tell_gradient = tell_gradient
+        self._number = enlist(self)
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+        if is_compiling():
+            return self._trace(module, inputs, output)
+        if self._call is not None:
+            self._call(module, inputs, output)
+        return None
+
+    def told(self, tensors: Sequence[Tensor]) -> None:
+        """Compiled code has computed the gradient."""
+        if self._call is not None and self._tell_gradient is not None:
+            self._tell_gradient(*tensors)
+
+    def _trace(self, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+        if _left_out() or not torch.is_grad_enabled():
+            return None
+        if isinstance(output, Tensor) and _on_host([output]):
+            return pass_on(self._number, output) if output.requires_grad else None
+        self._interrupt(module, inputs, output)
+        return None
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _interrupt(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._call is not None:
+            self._call(module, inputs, output)
+
+
+def _left_out() -> bool:
+    """Whether what is being compiled is not a training's own pass: an exported program, or values
+    that stand for others inside torch.func's transformations.
+    """
+    # torch.func has no public way to ask.
+    return is_exporting() or torch._C._are_functorch_transforms_active()  # noqa: SLF001
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+        return
+    if isinstance(values, Mapping):
+        values = values.values()
+    elif not isinstance(values, (tuple, list)):
+        return
+    for value in values:
+        yield from _tensors(value)
+
+
+def _on_host(tensors: Iterable[Tensor]) -> bool:
+    """Whether operators may take them. On a GPU, CUDA graphs could be replayed without them."""
+    return all(type(x) in PLAIN and x.device.type == "cpu" for x in tensors)

@@ -1,0 +1,88 @@
+"""Send what earlier runs left in their spools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tracking.errors import BadTracking, RecordsWaiting
+from tracking.mlflow_runs.delivery import Delivery
+from tracking.mlflow_runs.run import MlflowRun
+from tracking.mlflow_runs.run_folders import records_root, remove_run_folder
+from tracking.reasons import reason
+from tracking.spool import Spool, SpoolInUse
+
+__all__ = ["replay_all"]
+
+
+def replay_all(directory: Path | None = None) -> Iterator[str]:
+    """Deliver every spool below ``directory``; gives a line for each run and removes its folder.
+
+    A run whose process is still at work, or that another replay is sending, is left alone. A run
+    whose process was killed ends as KILLED, and what lies in its folder goes along.
+    Raises BadTracking: there is no such folder; RecordsWaiting, after all have been tried: a store
+    still cannot be reached.
+    """
+    root = directory or records_root()
+    if directory is not None and not root.is_dir():
+        raise BadTracking(f"{root}: no such folder; give a run's folder or one that holds them")
+    spools = sorted(path.parent for path in root.glob("**/spool/target.json"))
+    if not spools:
+        yield f"nothing waits in {root}"
+    failures = []
+    for folder in spools:
+        try:
+            yield _replay(folder)
+        except Exception as error:
+            failures.append(f"{folder.parent} ({reason(error)})")
+    if failures:
+        raise RecordsWaiting(f"records still wait in {', '.join(failures)}")
+
+
+def _replay(folder: Path) -> str:
+    try:
+        spool = Spool(folder)
+    except SpoolInUse:
+        return f"run {folder.parent.name}: in use by another process, left alone"
+    try:
+        run = MlflowRun.find(spool.target["tracking_uri"], spool.target["run_id"])
+        delivery = Delivery(spool, run)
+        while delivery.send():
+            pass
+        cut_short, killed = not spool.finished, False
+        if cut_short:
+            _hand_over(run, spool)
+        if cut_short and "owner" not in spool.target:
+            killed = run.is_running()
+            _end_cut_short(run, spool, killed)
+        remove_run_folder(folder.parent)
+    finally:
+        spool.close()
+    return _outcome(run, delivery, killed)
+
+
+def _hand_over(run: MlflowRun, spool: Spool) -> None:
+    """What the process had recorded and had no time to hand over."""
+    directory = spool.directory.parent
+    for half_written in directory.rglob("*.tmp"):
+        half_written.unlink()
+    for path in sorted(directory.iterdir()):
+        if path != spool.directory:
+            run.client.log_artifact(run.run_id, str(path))
+
+
+def _end_cut_short(run: MlflowRun, spool: Spool, killed: bool) -> None:
+    """End the run, unless somebody has: a study ends those of its workers that have died."""
+    if killed:
+        run.tag({"layerscope.state": "killed", "layerscope.reason": "the process was killed"})
+        run.end("KILLED", spool.last_written)
+    else:
+        # The spool's own tag, which has just been sent, says that it is running.
+        run.tag({"layerscope.state": run.status.lower()})
+
+
+def _outcome(run: MlflowRun, delivery: Delivery, killed: bool) -> str:
+    parts = [f"run {run.run_id}: delivered to {run.shown_uri}"]
+    if killed:
+        parts.append("its process was killed, so it ended as KILLED")
+    return "; ".join([*parts, *filter(None, [delivery.refusals()])])
