@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tests.tracking_tests.figures import row, table
 from tracking.errors import RecordsDamaged
 from tracking.records import LayerStats
+from tracking.tables import record_file
 from tracking.tables.columns import FEWEST, ColumnsBuilder, LayerColumns, read_columns
 from tracking.tables.record_file import RecordFile
 from tracking.tables.schemas import StatsSettings, stats_schema
-from tracking.tables.schemas import record_file as store
 
 __all__: list[str] = []
 
@@ -175,7 +175,7 @@ def test_layers_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
 def test_parts_and_whole_file_give_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group: int, groups: int
 ) -> None:
-    monkeypatch.setattr(store, "ROW_GROUP", row_group)
+    monkeypatch.setattr(record_file, "ROW_GROUP", row_group)
     file = RecordFile("stats.parquet", SCHEMA, tmp_path)
     rng = np.random.default_rng(0)
     for step in range(0, 70, 7):

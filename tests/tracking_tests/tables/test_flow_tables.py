@@ -47,7 +47,7 @@ def test_columns_are_those_that_the_documentation_lists() -> None:
         **dict.fromkeys(("update_norm", "weight_norm", "ratio"), pa.float64()),
         "nonfinite": pa.int64(),
     }
-    page = Path(__file__).parents[2].joinpath("docs", "statistics.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[3].joinpath("docs", "statistics.md").read_text(encoding="utf-8")
     for title, schema in (("## Gradients", GRADIENTS), ("## Updates", UPDATES)):
         section = page.split(title)[1].split("\n## ")[0]
         listed = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]

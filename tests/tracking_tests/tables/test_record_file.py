@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tracking.errors import BadTracking, RecordsDamaged, RecordsUnwritten
+from tracking.tables import record_file
 from tracking.tables.record_file import RecordFile, read_batches, read_records
-from tracking.tables.schemas import record_file as store
 
 __all__: list[str] = []
 
@@ -82,11 +82,13 @@ def test_order_of_parts_is_that_of_writing(tmp_path: Path) -> None:
 def test_compaction_holds_one_row_group_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "ROW_GROUP", 10)
+    monkeypatch.setattr(record_file, "ROW_GROUP", 10)
     joined: list[int] = []
-    join = store._join
+    join = record_file._join
     monkeypatch.setattr(
-        store, "_join", lambda tables, schema: joined.append(len(tables)) or join(tables, schema)
+        record_file,
+        "_join",
+        lambda tables, schema: joined.append(len(tables)) or join(tables, schema),
     )
     file = RecordFile("a.parquet", SCHEMA, tmp_path)
     for step in range(25):
@@ -149,7 +151,7 @@ def test_the_whole_file_appears_only_when_it_is_complete(
         assert not file.path.exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "_join", killed)
+    monkeypatch.setattr(record_file, "_join", killed)
     with pytest.raises(KeyboardInterrupt):
         file.close()
     monkeypatch.undo()
@@ -304,7 +306,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing_that_was_written(
         raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.pq, "write_table", full)
+        patch.setattr(record_file.pq, "write_table", full)
         with pytest.raises(RecordsUnwritten) as raised:
             file.append(table(2))
     assert str(raised.value).startswith(
@@ -328,7 +330,7 @@ def test_parts_that_cannot_be_removed_do_not_come_back(
     for step in range(3):
         file.append(table(step))
     with monkeypatch.context() as patch:
-        patch.setattr(store.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(record_file.shutil, "rmtree", lambda *_, **__: None)
         file.close()
     (tmp_path / "parts" / "a" / "00000001.parquet").unlink()
     file.close()

@@ -16,6 +16,7 @@ import torch
 import tracking
 from tracking.errors import RecordsDamaged
 from tracking.records import HyperParams, LayerStats, Metric
+from tracking.tables import schemas
 from tracking.tables.record_file import RecordFile
 from tracking.tables.schemas import (
     StatsSettings,
@@ -27,7 +28,6 @@ from tracking.tables.schemas import (
     steps_schema,
     steps_table,
 )
-from tracking.tables.schemas import schemas as tables
 
 __all__: list[str] = []
 
@@ -147,7 +147,7 @@ def write(path: Path, metadata: dict[bytes, bytes] | None) -> Path:
 def test_a_newer_format_is_refused(
     version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "FORMAT", version)
+    monkeypatch.setattr(schemas, "FORMAT", version)
     path = tmp_path / "stats.parquet"
     pq.write_table(stats_table([stats()], SETTINGS), path)
     monkeypatch.undo()
