@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.hooks import RemovableHandle
 
 from tracking.diagnosis.evidence import NormFigures
-from tracking.hooks.module_hooks import ValuesHook
+from tracking.hooks.module_hooks import HookHandle, ValuesHook
 from tracking.hooks.outputs import has_values
 from tracking.reasons import one_line
 
@@ -44,12 +43,12 @@ class NormStats:
         self._trained: dict[str, tuple[int, int]] = {}
         self._training: bool | None = None
         self._looks = False
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[HookHandle] = []
 
     def attach(self) -> None:
         """Hook the layers, since a model is compiled with the hooks that it has."""
         for module, hook in self._layers:
-            self._handles.append(module.register_forward_pre_hook(hook))
+            self._handles.append(hook.before(module))
 
     def before_forward(self, training: bool, *, compiled: bool = False) -> None:
         """The model is about to be called, in training mode or for evaluation.

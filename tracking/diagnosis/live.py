@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from tracking.diagnosis.batch_norms import NormStats
 from tracking.diagnosis.engine import Diagnosis
@@ -33,8 +32,9 @@ from tracking.diagnosis.traces import (
     step_trace,
     update_traces,
 )
+from tracking.hooks.graph_operators import forget_graphs
 from tracking.hooks.layers import inner_model, named_layers
-from tracking.hooks.module_hooks import ValuesHook
+from tracking.hooks.module_hooks import HookHandle, ValuesHook
 from tracking.hooks.outputs import in_trace
 from tracking.pace import Pace
 from tracking.reasons import one_line
@@ -97,11 +97,12 @@ class LiveDiagnosis:
         self._inputs = InputStats(self._input, first_step)
         self._norms = NormStats(self._model, self._norm, first_step)
         self._forward = ValuesHook(self._before_forward)
-        self._handle: RemovableHandle | None = None
+        self._handle: HookHandle | None = None
 
     def __enter__(self) -> Self:
         if self._active:
-            self._handle = self._model.register_forward_pre_hook(self._forward)
+            forget_graphs()  # and so the numbers of the hooks are those of the run before
+            self._handle = self._forward.before(self._model)
             self._norms.attach()
         return self
 

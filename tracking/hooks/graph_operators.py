@@ -11,32 +11,55 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from typing import Any, Protocol
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
 
-__all__ = ["Listener", "enlist", "pass_on", "tell"]
+__all__ = ["Listener", "enlist", "forget_graphs", "is_enlisted", "pass_on", "tell"]
 
 
 class Listener(Protocol):
     """Whom the operators call."""
 
+    listening: bool
+    """Whether it is to be called."""
+
     def told(self, tensors: Sequence[Tensor]) -> None:
         """Take the values (``tell``), or the gradient (``pass_on``)."""
 
 
-_listeners: WeakValueDictionary[int, Listener] = WeakValueDictionary()
-_numbers = itertools.count()
+_listeners: dict[int, ReferenceType[Listener]] = {}
 # ``tell`` says that it changes this tensor. So it is neither dropped nor computed before another.
 _order = torch.zeros(1, dtype=torch.int8, device="cpu")
 
 
 def enlist(listener: Listener) -> int:
-    """The number by which compiled code knows ``listener``, for as long as it exists."""
-    number = next(_numbers)
-    _listeners[number] = listener
+    """The number by which compiled code knows ``listener``, until graphs are forgotten.
+
+    It stands in the graph. So it is the smallest that is free: the next training of the same
+    network then has the same graph, which torch finds compiled on the disk.
+    """
+    number = next(free for free in itertools.count() if free not in _listeners)
+    _listeners[number] = ref(listener)
     return number
+
+
+def forget_graphs() -> None:
+    """Have torch compile everything anew: what it has compiled by now has no new hooks in it.
+
+    It still has old ones. Only now may their numbers be given to others.
+    """
+    torch.compiler.reset()
+    for number, known in list(_listeners.items()):
+        listener = known()
+        if listener is None or not listener.listening:
+            del _listeners[number]
+
+
+def is_enlisted(number: int, listener: Listener) -> bool:
+    """Whether the number still stands for the listener."""
+    return number in _listeners and _listeners[number]() is listener
 
 
 def tell(number: int, tensors: Sequence[Tensor]) -> None:
@@ -56,8 +79,8 @@ def pass_on(number: int, x: Tensor) -> Tensor:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _call_listener(number: int, tensors: Sequence[Tensor]) -> None:
-    listener = _listeners.get(number)
-    if listener is not None:  # compiled code outlives recordings
+    listener = _listeners[number]() if number in _listeners else None
+    if listener is not None and listener.listening:  # compiled code outlives recordings
         listener.told(tensors)
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
+from tracking.hooks.graph_operators import forget_graphs
 from tracking.hooks.layers import Membership, matching_layers, select_layers
-from tracking.hooks.module_hooks import Hook
+from tracking.hooks.module_hooks import GradientHook, HookHandle, ValuesHook
 
 __all__ = ["LayerHooks"]
 
-MakeHook = Callable[[str], Hook]
+MakeHook = Callable[[str], ValuesHook | GradientHook]
 
 
 class LayerHooks:
@@ -32,13 +31,12 @@ class LayerHooks:
         self._membership = Membership(model)
         self._lost: set[str] = set()
         self._unknown = False
-        self._hooked: dict[str, tuple[nn.Module, Hook, RemovableHandle]] = {}
+        self._hooked: dict[str, tuple[nn.Module, ValuesHook | GradientHook, HookHandle]] = {}
 
     def attach(self) -> None:
         """Hook the layers; raises BadOption, see ``select_layers``."""
         select_layers(self._model, self._layers)
-        # What torch has compiled by now has no hooks in it and does not look for new ones.
-        torch.compiler.reset()
+        forget_graphs()
         self.update()
 
     def update(self, *, compiled: bool = False) -> None:
@@ -56,7 +54,7 @@ class LayerHooks:
         for name, module in chosen.items():
             if name not in self._hooked and name not in self._lost:
                 hook = self._make(name)
-                self._hooked[name] = module, hook, module.register_forward_hook(hook)
+                self._hooked[name] = module, hook, hook.after(module)
                 self.order.setdefault(name, len(self.order))
                 self._unknown |= compiled
 
@@ -64,7 +62,7 @@ class LayerHooks:
         """No compiled code is running now: have it compiled anew where it lacks a hook."""
         if self._unknown:
             self._unknown = False
-            torch.compiler.reset()
+            forget_graphs()
 
     def lose(self, name: str) -> None:
         """Call for this layer no more."""

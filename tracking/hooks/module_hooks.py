@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling, is_exporting
+from torch.utils.hooks import RemovableHandle
 
-from tracking.hooks.graph_operators import enlist, pass_on, tell
+from tracking.hooks.graph_operators import enlist, is_enlisted, pass_on, tell
 
-__all__ = ["GradientHook", "Hook", "ValuesHook"]
+__all__ = ["GradientHook", "Hook", "HookHandle", "ValuesHook"]
 
 PLAIN = (Tensor, nn.Parameter)
 """Tensors with memory of their own; those of other classes are made of several."""
@@ -42,7 +44,47 @@ class Hook:
         return type(self), (None,)
 
 
-class ValuesHook(Hook):
+class HookHandle:
+    """Removes a hook from its module, where compiled code may still know of it."""
+
+    def __init__(self, hook: _CompiledHook, handle: RemovableHandle) -> None:
+        self._hook = hook
+        self._handle = handle
+
+    def remove(self) -> None:
+        """Remove it. May be called twice."""
+        self._handle.remove()
+        self._hook.listening = False
+
+
+class _CompiledHook(Hook, ABC):
+    """A hook that compiled code can call, by a number that it has from when it is registered on."""
+
+    def __init__(self, call: Callable[..., None] | None) -> None:
+        super().__init__(call)
+        self.listening = False
+        self._number = -1
+
+    @abstractmethod
+    def told(self, tensors: Sequence[Tensor]) -> None:
+        """Take what compiled code has computed."""
+
+    def before(self, module: nn.Module) -> HookHandle:
+        """Register it as forward pre-hook."""
+        return self._registered(module.register_forward_pre_hook(self))
+
+    def after(self, module: nn.Module) -> HookHandle:
+        """Register it as forward hook."""
+        return self._registered(module.register_forward_hook(self))
+
+    def _registered(self, handle: RemovableHandle) -> HookHandle:
+        if not is_enlisted(self._number, self):
+            self._number = enlist(self)
+        self.listening = True
+        return HookHandle(self, handle)
+
+
+class ValuesHook(_CompiledHook):
     """Tells ``call`` what a module is given (as forward pre-hook) or gives (as forward hook).
 
     In a compiled model it is an operator of the graph (``graph_operators.tell``), and ``call`` is
@@ -54,7 +96,6 @@ class ValuesHook(Hook):
         super().__init__(call)
         self.compiled = False
         """Whether it has been called from compiled code."""
-        self._number = enlist(self)
 
     def __call__(self, module: nn.Module, *values: Any) -> None:
         if is_compiling():
@@ -83,7 +124,7 @@ class ValuesHook(Hook):
             self._call(values)
 
 
-class GradientHook(Hook):
+class GradientHook(_CompiledHook):
     """A forward hook that sees to it that the gradient at a module's output can be told.
 
     ``call`` is given what torch gives a forward hook. In a compiled model, where the output is a
@@ -98,7 +139,6 @@ class GradientHook(Hook):
     ) -> None:
         super().__init__(call)
         self._tell_gradient = tell_gradient
-        self._number = enlist(self)
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
         if is_compiling():

@@ -122,7 +122,7 @@ class ActivationStats(StepRecorder[LayerStats]):
 
     def _attach(self) -> None:
         self._hooks.attach()
-        self._handles.append(self.model.register_forward_pre_hook(self._forward))
+        self._handles.append(self._forward.before(self.model))
         if self._optimizer is not None:
             self._handles += on_each_step(self._optimizer, None, self.step)
         self._pace.begin()

@@ -111,7 +111,7 @@ class GradientStats(SumStats[GradientRecord]):
 
     def _attach(self) -> None:
         self._hooks.attach()
-        self._handles.append(self.model.register_forward_pre_hook(self._forward))
+        self._handles.append(self._forward.before(self.model))
         if self._optimizer is not None:
             self._watch(self._optimizer)
         self._pace.begin()

@@ -13,6 +13,7 @@ import pyarrow as pa
 from torch.utils.hooks import RemovableHandle
 
 from tracking.errors import BadOption
+from tracking.hooks.module_hooks import HookHandle
 from tracking.interval import Thinning
 from tracking.pace import LOOK_EVERY
 from tracking.ranks import Ranks
@@ -81,7 +82,7 @@ class StepRecorder(ABC, Generic[Record]):
         # The same on all ranks, which exchange when they take.
         self._take_every = min(flush_every, LOOK_EVERY) if watch else flush_every
         self._untaken = self._unflushed = 0
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[RemovableHandle | HookHandle] = []
         self._entered = self._closed = False
 
     @property

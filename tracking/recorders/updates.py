@@ -98,7 +98,7 @@ class UpdateStats(SumStats[UpdateRecord]):
         self._watch(self.optimizer)
         if not self._pace.interval.fixed:
             # Only to tell training from evaluation, so a compiled model is not compiled anew.
-            self._handles.append(self.model.register_forward_pre_hook(self._forward))
+            self._handles.append(self._forward.before(self.model))
         self._pace.begin()
 
     def _detach(self) -> None:

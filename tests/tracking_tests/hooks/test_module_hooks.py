@@ -15,6 +15,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils.checkpoint import checkpoint
 
 from tests.tracking_tests.models import Elsewhere
+from tracking.hooks.graph_operators import forget_graphs
 from tracking.hooks.module_hooks import GradientHook, Hook, ValuesHook
 
 __all__: list[str] = []
@@ -84,7 +85,10 @@ def test_a_copied_hook_does_nothing(copied: Callable[[Hook], Hook], kind: Kind) 
 def test_a_hook_that_is_disarmed_does_nothing(kind: Kind, compiled: bool) -> None:
     seen: list[Any] = []
     hook, network = kind(lambda *args: seen.append(args)), Network()
-    network.middle.register_forward_hook(hook)
+    if isinstance(hook, (ValuesHook, GradientHook)):
+        hook.after(network.middle)
+    else:
+        network.middle.register_forward_hook(hook)
     called: Any = torch.compile(network, backend="eager") if compiled else network
     with torch.no_grad():
         called(X)
@@ -106,8 +110,8 @@ def told_by(wrap: Callable[[nn.Module], Any]) -> tuple[list[Tensor], list[Values
         ValuesHook(lambda inputs: seen.append(inputs[0].clone())),
         ValuesHook(lambda output: seen.extend(x.detach().clone() for x in tensors_of(output))),
     ]
-    network.register_forward_pre_hook(hooks[0])
-    network.middle.register_forward_hook(hooks[1])
+    hooks[0].before(network)
+    hooks[1].after(network.middle)
     called = wrap(network)
     for x in (X, 2 * X):
         called(x).sum().backward()
@@ -132,7 +136,7 @@ def test_hooks_cost_a_compiled_model_neither_graphs_nor_compilations() -> None:
     seen: list[Tensor] = []
     network = nn.Sequential(*[nn.ReLU() for _ in range(12)])
     for module in network:
-        module.register_forward_hook(ValuesHook(seen.extend))
+        ValuesHook(seen.extend).after(module)
     compiled: Any = torch.compile(network, backend=counter)
     for _ in range(3):
         compiled(X)
@@ -142,7 +146,7 @@ def test_hooks_cost_a_compiled_model_neither_graphs_nor_compilations() -> None:
 
 def test_the_tensors_inside_an_output_are_told_in_their_order() -> None:
     network, seen = Network(InMapping()), []
-    network.middle.register_forward_hook(ValuesHook(seen.extend))
+    ValuesHook(seen.extend).after(network.middle)
     compiled: Any = torch.compile(network, backend="eager", fullgraph=True)
     compiled(X)
     assert [tuple(x.shape) for x in seen] == [(5, 4), (5,), (5, 4)]
@@ -160,7 +164,7 @@ def test_gradients_of_a_whole_graph_are_those_of_the_plain_model(
     expected = torch.autograd.grad(loss, [y, plain.first.weight])
     network = Network(nn.ReLU(inplace=inplace))
     hook = GradientHook(lambda *args: pytest.fail("interrupted"), found.append)
-    network.first.register_forward_hook(hook)
+    hook.after(network.first)
     compiled: Any = torch.compile(network, backend=backend, fullgraph=True)
     compiled(X).square().mean().backward()
     assert network.first.weight.grad is not None
@@ -175,7 +179,7 @@ def test_gradients_of_a_whole_graph_are_those_of_the_plain_model(
 def test_layers_under_checkpointing(backend: str, gradients: bool) -> None:
     network, told = Network(through=partial(checkpoint, use_reentrant=False)), []
     hook = GradientHook(lambda *args: None, told.append) if gradients else ValuesHook(told.extend)
-    network.middle.register_forward_hook(hook)
+    hook.after(network.middle)
     compiled: Any = torch.compile(network, backend=backend, fullgraph=True)
     compiled(X).sum().backward()
     # Without AOTAutograd the second computation calls again; who is told sees that it is backward.
@@ -197,7 +201,7 @@ def test_what_torch_func_transforms_is_left_out(kind: Kind, transform: Any) -> N
 
     weights = dict(network.named_parameters())
     expected = function(weights, X)
-    network.middle.register_forward_hook(kind(lambda *args: pytest.fail("told")))
+    kind(lambda *args: pytest.fail("told")).after(network.middle)
     compiled: Any = torch.compile(function, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(weights, X), expected)
 
@@ -206,7 +210,7 @@ def test_what_torch_func_transforms_is_left_out(kind: Kind, transform: Any) -> N
 @pytest.mark.parametrize("kind", [ValuesHook, GradientHook])
 def test_an_exported_program_has_no_hooks(kind: Kind, strict: bool) -> None:
     network = Network()
-    network.middle.register_forward_hook(kind(lambda *args: None))
+    kind(lambda *args: None).after(network.middle)
     program = torch.export.export(network, (X,), strict=strict)
     assert not [node for node in program.graph.nodes if "layerscope" in str(node.target)]
 
@@ -217,7 +221,7 @@ def test_where_a_graph_cannot_take_a_hook_the_model_is_interrupted() -> None:
             return x.as_subclass(Elsewhere)
 
     network, seen = nn.Sequential(nn.ReLU(), Away()), []
-    network[1].register_forward_hook(ValuesHook(lambda value: seen.append(type(value))))
+    ValuesHook(lambda value: seen.append(type(value))).after(network[1])
     compiled: Any = torch.compile(network, backend="eager")
     compiled(X)
     compiled(X)
@@ -227,7 +231,7 @@ def test_where_a_graph_cannot_take_a_hook_the_model_is_interrupted() -> None:
 def test_gradients_of_several_outputs_are_left_to_an_interrupted_model() -> None:
     network, seen = Network(InMapping()), []
     hook = GradientHook(lambda module, inputs, output: seen.append(list(output)))
-    network.middle.register_forward_hook(hook)
+    hook.after(network.middle)
     compiled: Any = torch.compile(network, backend="eager")
     compiled(X).sum().backward()
     assert seen == [["n", "x", "more"]]
@@ -235,10 +239,42 @@ def test_gradients_of_several_outputs_are_left_to_an_interrupted_model() -> None
 
 def test_compiled_code_forgets_a_hook_that_is_gone() -> None:
     network, seen = Network(), []
-    handle = network.middle.register_forward_hook(ValuesHook(seen.extend))
+    handle = ValuesHook(seen.extend).after(network.middle)
     compiled: Any = torch.compile(network, backend="eager")
     compiled(X)
     handle.remove()
     before = compiled(X)
     assert len(seen) <= 2
     torch.testing.assert_close(before, network(X))
+
+
+def graph_of_a_recording(told: list[Tensor]) -> str:
+    graphs: list[str] = []
+
+    def backend(module: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(module.code)
+        return module
+
+    forget_graphs()
+    network = Network()
+    hook = ValuesHook(told.extend)
+    handle = hook.after(network.middle)
+    compiled: Any = torch.compile(network, backend=backend)
+    compiled(X)
+    handle.remove()
+    compiled(X)
+    STILL_THERE.append((hook, compiled))
+    return graphs[0]
+
+
+STILL_THERE: list[Any] = []
+"""As results of trainings are that somebody keeps."""
+
+
+def test_the_next_recording_has_the_same_graph_and_hears_nothing_of_the_last() -> None:
+    first: list[Tensor] = []
+    second: list[Tensor] = []
+    graph = graph_of_a_recording(first)
+    assert graph_of_a_recording(second) == graph
+    STILL_THERE[-2][1](X)
+    assert (len(first), len(second)) == (1, 1)
