@@ -65,7 +65,8 @@ def main(rounds: int, epochs: int, sizes: Sequence[int], output: Path | None) ->
     for size in sizes:
         options = {"batch_size": size, "epochs": epochs, "lr_max": 0.03}
         rows += measured(RunConfig(dataset="fashion-mnist", **options), rounds)
-    command = f"python -m benchmarks.compiled_cost --rounds {rounds} --epochs {epochs}"
+    flags = f"--rounds {rounds} --epochs {epochs}" + "".join(f" --batch-size {s}" for s in sizes)
+    command = f"python -m benchmarks.compiled_cost {flags}"
     output = output or results_path("compiled_cost", "cpu")
     write_report(output, "Cost of recording a compiled model", command, rows)
 
