@@ -8,7 +8,7 @@ STORE := $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db)
 # Test processes; 0 runs the tests in one. Several processes take one thread each, lest they fight.
 # One more than two cores have use for: tests often wait for a server or a process.
 WORKERS ?= 3
-BENCHMARKS ?= training_speed recording_cost auto_interval memory pictures diagnosis_cost faults pruning study_overhead
+BENCHMARKS ?= training_speed recording_cost compiled_cost auto_interval memory pictures diagnosis_cost faults pruning study_overhead
 ONE_THREAD := $(if $(filter-out 0,$(WORKERS)),OMP_NUM_THREADS=1)
 
 .PHONY: help setup demo test lint format lock ui bench clean
