@@ -59,7 +59,11 @@ def forget_graphs() -> None:
 
 def is_enlisted(number: int, listener: Listener) -> bool:
     """Whether the number still stands for the listener."""
-    return number in _listeners and _listeners[number]() is listener
+    return _known_by(number) is listener
+
+
+def _known_by(number: int) -> Listener | None:
+    return _listeners[number]() if number in _listeners else None
 
 
 def tell(number: int, tensors: Sequence[Tensor]) -> None:
@@ -79,7 +83,7 @@ def pass_on(number: int, x: Tensor) -> Tensor:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _call_listener(number: int, tensors: Sequence[Tensor]) -> None:
-    listener = _listeners[number]() if number in _listeners else None
+    listener = _known_by(number)
     if listener is not None and listener.listening:  # compiled code outlives recordings
         listener.told(tensors)
 

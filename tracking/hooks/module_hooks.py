@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.compiler import is_compiling, is_exporting
 from torch.utils.hooks import RemovableHandle
 
 from tracking.hooks.graph_operators import enlist, is_enlisted, pass_on, tell
+from tracking.hooks.outputs import tensors_in
 
 __all__ = ["GradientHook", "Hook", "HookHandle", "ValuesHook"]
 
@@ -112,7 +113,7 @@ class ValuesHook(_CompiledHook):
     def _trace(self, module: nn.Module, values: Any) -> None:
         if _left_out():
             return
-        tensors = list(_tensors(values))
+        tensors = list(tensors_in(values))
         if _on_host(tensors or module.parameters()):
             tell(self._number, tensors)
         else:
@@ -172,18 +173,6 @@ def _left_out() -> bool:
     """
     # torch.func has no public way to ask.
     return is_exporting() or torch._C._are_functorch_transforms_active()  # noqa: SLF001
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-        return
-    if isinstance(values, Mapping):
-        values = values.values()
-    elif not isinstance(values, (tuple, list)):
-        return
-    for value in values:
-        yield from _tensors(value)
 
 
 def _on_host(tensors: Iterable[Tensor]) -> bool:

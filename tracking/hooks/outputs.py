@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-__all__ = ["float_tensors", "has_values", "in_backward", "in_trace"]
+__all__ = ["float_tensors", "has_values", "in_backward", "in_trace", "tensors_in"]
 
 
 def in_backward() -> bool:
@@ -36,13 +36,17 @@ def float_tensors(output: Any) -> Iterable[Tensor]:
     """The floating-point tensors in a module's output, inside tuples, lists and mappings too."""
     if isinstance(output, Tensor):
         return (output,) if output.is_floating_point() else ()
-    return _inside(output)
+    return (x for x in tensors_in(output) if x.is_floating_point())
 
 
-def _inside(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Mapping):
-        output = output.values()
-    elif not isinstance(output, (tuple, list)):
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """The tensors in what a module is given or gives, in their order."""
+    if isinstance(values, Tensor):
+        yield values
         return
-    for value in output:
-        yield from float_tensors(value)
+    if isinstance(values, Mapping):
+        values = values.values()
+    elif not isinstance(values, (tuple, list)):
+        return
+    for value in values:
+        yield from tensors_in(value)
