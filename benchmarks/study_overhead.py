@@ -32,12 +32,12 @@ from pipelines.data.datasets import ImageData, load_dataset
 from pipelines.run import prepare, train
 from search.config import StudyConfig
 from search.definition import StudyDefinition
-from search.space import SearchSpace
-from search.storage import open_storage
-from search.storage_url import storage_url
-from search.studies import create
-from search.trial_queue import fill_queue
-from search.working import work_on
+from search.space.search_space import SearchSpace
+from search.storage.database import open_storage
+from search.storage.studies import create
+from search.storage.trial_queue import fill_queue
+from search.storage.url import storage_url
+from search.workers.work import work_on
 from tracking.mlflow_runs.run import MlflowRun
 from tracking.mlflow_runs.session import tracked_run
 

@@ -14,8 +14,8 @@ from pipelines.flags import config_file, config_flags
 from pipelines.options import configs_from, given_options
 from search.config import LOCAL_OPTIONS, StudyConfig
 from search.definition import StudyDefinition
-from search.space import SearchSpace
-from search.storage_url import DEFAULT_STORAGE, storage_url
+from search.space.search_space import SearchSpace
+from search.storage.url import DEFAULT_STORAGE, storage_url
 from tracking.errors import BadOption
 from tracking.quick_imports import quick_imports
 
@@ -53,7 +53,7 @@ def study() -> None:
     multiple=True,
     metavar="NAME=VALUES",
     help="What is searched: NAME=log:LOW:HIGH, NAME=LOW:HIGH, NAME=A,B,C. May be given several "
-    "times, or once with spaces between.  [the space in search/spaces/default.yaml]",
+    "times, or once with spaces between.  [the space in search/space/default.yaml]",
 )
 @click.option(
     "--space-file",
@@ -91,7 +91,7 @@ def run(
         names -= {*_at_default(options), *_at_default(base)}
     # Optuna, torch and MLflow take seconds to import: not for --help, and not to refuse an option.
     with quick_imports():
-        from search.running import Order, run_study
+        from search.commands.run import Order, run_study
 
     run_study(Order(definition, names, url))
 
@@ -114,7 +114,7 @@ def worker(name: str, storage: str, **local: str | None) -> None:
     url = storage_url(storage)
     with quick_imports():
         from pipelines.console import user_console
-        from search.working import work
+        from search.workers.work import work
 
     work(name, url, given_options(local), user_console())
 
@@ -125,7 +125,7 @@ def worker(name: str, storage: str, **local: str | None) -> None:
 def status(name: str, storage: str) -> None:
     """How far a study is; on a terminal the table lives while trials run."""
     url = storage_url(storage)
-    from search.looking import show_status
+    from search.commands.show import show_status
 
     show_status(name, url)
 
@@ -141,7 +141,7 @@ def status(name: str, storage: str) -> None:
 def best(name: str, storage: str, output: Path | None) -> None:
     """The best trial and its options; with two objectives the Pareto front."""
     url = storage_url(storage)
-    from search.looking import show_best
+    from search.commands.show import show_best
 
     show_best(name, url, output)
 
@@ -154,7 +154,7 @@ def best(name: str, storage: str, output: Path | None) -> None:
 def trials(name: str, storage: str, form: str | None) -> None:
     """Every trial with its state, value and parameters."""
     url = storage_url(storage)
-    from search.looking import show_trials
+    from search.commands.show import show_trials
 
     show_trials(name, url, form or "")
 
@@ -170,7 +170,7 @@ def trials(name: str, storage: str, form: str | None) -> None:
 def report(name: str, storage: str, output: Path | None) -> None:
     """Make study.html, its pictures, trials.parquet and best.yaml again."""
     url = storage_url(storage)
-    from search.looking import make_report
+    from search.commands.show import make_report
 
     make_report(name, url, output)
 
@@ -191,7 +191,7 @@ def retrain(
     """Train the best configuration on training and validation data, test it once, register it."""
     url = storage_url(storage)
     with quick_imports():
-        from search.retrain import retrain_best
+        from search.commands.retrain import retrain_best
 
     model = name if register is None else register
     retrain_best(name, url, trial, model, given_options(local))

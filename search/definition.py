@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config import RunConfig
 from search.config import LOCAL_OPTIONS, MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
-from search.space import Range, SearchSpace
+from search.space.search_space import Range, SearchSpace
 from tracking.errors import BadOption, BadTracking
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.trial_queue import retried_numbers
+from search.storage.trial_queue import retried_numbers
 
 __all__ = ["STATE_NAMES", "Counts", "Outcome", "infeasible", "objectives"]
 

@@ -283,24 +283,41 @@ def test_imports_run_one_way(path: Path) -> None:
     assert "optuna" not in found or place.startswith("search/")
 
 
-def parts_imported(path: Path) -> set[str]:
-    """Modules and packages of tracking that a module of it imports."""
+def parts_imported(path: Path, package: str) -> set[str]:
+    """Modules and packages of a package that a module of it imports."""
     return {
         node.module.split(".")[1]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("tracking.")
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"{package}.")
     }
 
 
-def test_the_parts_of_tracking_import_one_way() -> None:
+def parts_of(package: str) -> dict[str, set[str]]:
+    """Each module and package of a package -> those of the others that it imports."""
     needs: dict[str, set[str]] = {}
-    for path in (ROOT / "tracking").rglob("*.py"):
-        part = path.relative_to(ROOT / "tracking").parts[0].removesuffix(".py")
-        needs.setdefault(part, set()).update(parts_imported(path) - {part})
+    for path in (ROOT / package).rglob("*.py"):
+        part = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        needs.setdefault(part, set()).update(parts_imported(path, package) - {part})
+    return needs
+
+
+@pytest.mark.parametrize(
+    ("package", "some"),
+    [
+        ("tracking", ["recorders", "mlflow_runs", "cli"]),
+        ("search", ["space", "storage", "trials", "workers", "commands"]),
+    ],
+)
+def test_the_parts_of_a_package_import_one_way(package: str, some: list[str]) -> None:
     # Raises CycleError, which names the cycle.
-    order = list(TopologicalSorter(needs).static_order())
-    assert order.index("recorders") < order.index("mlflow_runs") < order.index("cli")
+    order = list(TopologicalSorter(parts_of(package)).static_order())
+    assert some == sorted(some, key=order.index)
+
+
+def test_diagnosis_and_recorders_know_nothing_of_each_other() -> None:
+    needs = parts_of("tracking")
     assert "recorders" not in needs["diagnosis"]
+    assert "diagnosis" not in needs["recorders"]
 
 
 def test_every_import_is_a_declared_dependency() -> None:

@@ -22,7 +22,7 @@ from pipelines.options import config_from
 from pipelines.run import Setup, prepare, train
 from pipelines.shadow import Shadow
 from pipelines.trainer import Evaluation, Fit, evaluate
-from search.space import SearchSpace
+from search.space.search_space import SearchSpace
 from tracking.errors import NonFiniteLoss
 
 __all__ = ["BASE", "CYCLES", "LENGTHS", "SHARES", "Curve", "draw", "read", "record"]

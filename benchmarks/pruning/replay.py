@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 
 from benchmarks.pruning.curves import Curve
 from pipelines.config import RunConfig
+from search.algorithms.pruners import rung_score
 from search.config import StudyConfig
-from search.pruners import rung_score
 
 __all__ = [
     "GOAL",

@@ -22,8 +22,8 @@ from benchmarks.pruning.replay import (
     replay,
     rungs_of,
 )
+from search.algorithms.pruners import make_pruner
 from search.config import StudyConfig
-from search.pruners import make_pruner
 
 __all__ = ["report_rows", "strategies", "taus"]
 

@@ -26,8 +26,8 @@ from benchmarks.pruning.replay import (
 from benchmarks.pruning.report import report_rows, strategies, taus
 from pipelines.config import RunConfig
 from pipelines.options import config_from
+from search.algorithms.halving import Halving
 from search.config import StudyConfig
-from search.halving import Halving
 
 __all__: list[str] = []
 

@@ -124,4 +124,4 @@ def patience() -> float:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the pictures out of a study's report; they take longer than a small study's trials."""
-    monkeypatch.setattr("search.report.save_plots", lambda shot, folder: ([], {}))
+    monkeypatch.setattr("search.reports.report.save_plots", lambda shot, folder: ([], {}))

@@ -14,8 +14,8 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 import layerscope
-from search.storage import open_storage
-from search.storage_url import storage_url
+from search.storage.database import open_storage
+from search.storage.url import storage_url
 from tests.integration.command import SCRIPT, SMALL
 from tests.mlflow_stores import sqlite_store
 

@@ -25,7 +25,7 @@ import layerscope
 from pipelines.config import RunConfig
 from search.config import LOCAL_OPTIONS
 from search.definition import StudyDefinition
-from search.working import work_on
+from search.workers.work import work_on
 from tests.integration.command import Command, command_here
 from tests.integration.study_commands import (
     ROOT,
@@ -176,7 +176,7 @@ def test_late_records_do_not_keep_a_study_from_its_report(
         work_on(*given)
         raise RecordsWaiting("records of a trial wait")
 
-    monkeypatch.setattr("search.running.work_on", late)
+    monkeypatch.setattr("search.commands.run.work_on", late)
     arguments = ["study", "run", "--name", "L", *TINY, "--record", "false", "--pruner", "none"]
     code, out, err = elsewhere(*arguments, "--space", "lr_max=log:1e-3:0.1", "--trials", "1")
     assert (code, err) == (3, "error: records of a trial wait\n")

@@ -19,12 +19,13 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from pipelines.config import RunConfig
-from search import objective, study_run
+from search.commands import open_study
 from search.config import StudyConfig
 from search.definition import MLFLOW_RUN, StudyDefinition
-from search.space import SearchSpace
-from search.studies import create, exists
-from search.trial_queue import settled
+from search.space.search_space import SearchSpace
+from search.storage.studies import create, exists
+from search.storage.trial_queue import settled
+from search.trials import objective
 from tests.integration.command import Command, command_here
 from tests.integration.study_commands import TINY, all_runs, children, states, stored, unfinished
 from tests.mlflow_stores import names_in, sqlite_store
@@ -263,9 +264,9 @@ def test_a_study_in_one_process_is_stopped(
 @pytest.mark.parametrize(
     "moment",
     [
-        "search.objective.MlflowRun.child",
-        "search.objective.prepare",
-        "search.judge.Judge.conclude",
+        "search.trials.objective.MlflowRun.child",
+        "search.trials.objective.prepare",
+        "search.trials.judge.Judge.conclude",
         "tracking.mlflow_runs.session._finish",
     ],
 )
@@ -342,7 +343,7 @@ def test_a_signal_while_the_last_records_are_on_their_way_is_heard(
 def test_a_study_that_was_interrupted_when_it_was_made_has_its_first_trial_and_parameters(
     command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = study_run.create
+    made = open_study.create
 
     def interrupted(*given: Any) -> Study:
         made(*given)
@@ -350,7 +351,7 @@ def test_a_study_that_was_interrupted_when_it_was_made_has_its_first_trial_and_p
 
     wanted = ["study", "run", "--name", "S", *TINY, *SPACE, "--trials", "2", "--lr-prior", "true"]
     with monkeypatch.context() as patch:
-        patch.setattr(study_run, "create", interrupted)
+        patch.setattr(open_study, "create", interrupted)
         assert command(*wanted)[0] == 130
     assert stored("S").trials == []
     assert command(*wanted)[0] == 0
@@ -373,7 +374,7 @@ def test_a_study_that_another_command_makes_meanwhile_is_left_to_it(
             create(storage, definition, "the other's")
         return exists(storage, name)
 
-    monkeypatch.setattr(study_run, "exists", made_meanwhile)
+    monkeypatch.setattr(open_study, "exists", made_meanwhile)
     code, _, err = command("study", "run", "--name", "S", *TINY, *SPACE, "--trials", "1")
     assert code == 2
     assert "study 'S' has just been made by another command; to help it: python" in err

@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
-from search.crew import Crew
-from search.storage_url import storage_url
+from search.storage.url import storage_url
+from search.workers.pool import WorkerPool
 from tests.integration.command import Command, command_here
 from tests.integration.postgres import PASSWORD, serve
 from tests.integration.study_commands import TINY, children, start, states, stored, unfinished
@@ -130,9 +130,9 @@ def test_the_workers_of_a_crew_have_it_in_their_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPTUNA_STORAGE", f"postgresql://ann:{ENCODED}@db/studies")
-    crew = Crew("S", storage_url(), 2, {})
-    assert_hidden("\n".join(crew._command).encode(), "command")
-    assert ENCODED in crew._environment["OPTUNA_STORAGE"]
+    pool = WorkerPool("S", storage_url(), 2, {})
+    assert_hidden("\n".join(pool._command).encode(), "command")
+    assert ENCODED in pool._environment["OPTUNA_STORAGE"]
 
 
 def _after(url: str, patience: float, act: object) -> None:

@@ -19,9 +19,9 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import create_engine, inspect
 
-from search.storage import open_storage
-from search.storage_url import StorageUrl, storage_url
-from search.trial_queue import fill_queue, settled
+from search.storage.database import open_storage
+from search.storage.trial_queue import fill_queue, settled
+from search.storage.url import StorageUrl, storage_url
 from tests.integration.postgres import PASSWORD, serve
 from tracking.errors import BadTracking
 
@@ -147,8 +147,8 @@ def test_live_worker_keeps_its_trial(study: optuna.Study, worker: Workers) -> No
 
 def test_tables_made_by_two_at_once(url: StorageUrl) -> None:
     code = (
-        "from search.storage import open_storage;"
-        "from search.storage_url import storage_url; import sys;"
+        "from search.storage.database import open_storage;"
+        "from search.storage.url import storage_url; import sys;"
         "sys.stdin.readline(); open_storage(storage_url())"
     )
     processes = [

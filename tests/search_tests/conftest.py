@@ -11,7 +11,7 @@ import pytest
 from pipelines.config import RunConfig
 from search.config import StudyConfig
 from search.definition import StudyDefinition
-from search.space import SearchSpace
+from search.space.search_space import SearchSpace
 from tests.mlflow_stores import sqlite_store
 
 __all__: list[str] = []

@@ -10,15 +10,15 @@ import click
 import pytest
 from click.testing import CliRunner
 
-import search.looking
-import search.retrain
-import search.running
-import search.working
+import search.commands.retrain
+import search.commands.run
+import search.commands.show
+import search.workers.work
 from layerscope import cli
 from pipelines.config import RunConfig
 from search.cli import study
 from search.config import LOCAL_OPTIONS, StudyConfig
-from search.space import SearchSpace
+from search.space.search_space import SearchSpace
 from tracking.errors import BadOption
 
 __all__: list[str] = []
@@ -26,13 +26,13 @@ __all__: list[str] = []
 Run = Callable[..., list[Any]]
 
 WORK = [
-    (search.running, "run_study"),
-    (search.working, "work"),
-    (search.looking, "show_status"),
-    (search.looking, "show_best"),
-    (search.looking, "show_trials"),
-    (search.looking, "make_report"),
-    (search.retrain, "retrain_best"),
+    (search.commands.run, "run_study"),
+    (search.workers.work, "work"),
+    (search.commands.show, "show_status"),
+    (search.commands.show, "show_best"),
+    (search.commands.show, "show_trials"),
+    (search.commands.show, "make_report"),
+    (search.commands.retrain, "retrain_best"),
 ]
 
 

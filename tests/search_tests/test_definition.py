@@ -14,7 +14,7 @@ from optuna import Study
 from pipelines.config import RunConfig
 from search.config import LOCAL_OPTIONS, MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
 from search.definition import DEFINITION, StudyDefinition
-from search.space import Range, SearchSpace
+from search.space.search_space import Range, SearchSpace
 from tests.search_tests.studies import new_study
 from tracking.errors import BadOption, BadTracking
 
