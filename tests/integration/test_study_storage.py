@@ -26,7 +26,7 @@ from tests.integration.postgres import PASSWORD, serve
 from tracking.errors import BadTracking
 
 ROOT = Path(__file__).parents[2]
-WORKER = ROOT / "tests" / "search_tests" / "queue_worker.py"
+WORKER = ROOT / "tests" / "search_tests" / "storage" / "queue_worker.py"
 
 Workers = Callable[[str], "subprocess.Popen[str]"]
 
