@@ -53,6 +53,8 @@ ENTRY_POINTS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
 }
 # A study has no name of its own: MLflow asks for the parameters that it must be given.
 REQUIRED = {("study", "name"), ("worker", "name")}
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 250, 50
+LONG = {"reduce_blocks"}  # one program on a GPU, which holds its sums in registers
 needs_own_environment = pytest.mark.skipif(
     Path(sys.prefix).resolve() != ROOT / ".venv",
     reason="not in the project's own environment (make test)",
@@ -348,6 +350,16 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
     assert "click" in loaded
     assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_files_and_functions_are_short(path: Path) -> None:
+    """CONTRIBUTING's house rule, in numbers."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name not in LONG:
+            assert (node.end_lineno or 0) - node.lineno < MOST_LINES_OF_A_FUNCTION, node.name
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)

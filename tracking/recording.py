@@ -90,20 +90,13 @@ class RunRecord:
         self._sink = sink or NullSink()
         # Several ranks must record the same steps: their ActivationStats agree on the interval.
         self._pace = Pace(options.every, adapts=not (together and several_ranks()))
-        self._diagnosis = None
         scaled = scaler is not None and scaler.is_enabled()
-        if options.diagnose:
-            self._diagnosis = LiveDiagnosis(
-                model,
-                (context or RunContext()).completed(expected_steps, scaled),
-                announce,
-                parse_thresholds(options.thresholds),
-                first_step=first_step,
-                # There is one on every rank, since all must flush at the same steps.
-                active=is_first_rank(),
-                pace=self._pace,
-                rules=rules,
-            )
+        known = (context or RunContext()).completed(expected_steps, scaled)
+        self._diagnosis = (
+            self._diagnosis_of(model, known, announce, first_step, options.thresholds, rules)
+            if options.diagnose
+            else None
+        )
         self._recorders = run_recorders(
             model,
             optimizer,
@@ -120,6 +113,27 @@ class RunRecord:
             recorder.current_step = first_step
         self._closing = ExitStack()
         self._entered = False
+
+    def _diagnosis_of(
+        self,
+        model: nn.Module,
+        run: RunContext,
+        announce: Callable[[Finding], None] | None,
+        first_step: int,
+        thresholds: str,
+        rules: Sequence[type[Rule]],
+    ) -> LiveDiagnosis:
+        return LiveDiagnosis(
+            model,
+            run,
+            announce,
+            parse_thresholds(thresholds),
+            first_step=first_step,
+            # There is one on every rank, since all must flush at the same steps.
+            active=is_first_rank(),
+            pace=self._pace,
+            rules=rules,
+        )
 
     @property
     def recorder(self) -> Recorder:

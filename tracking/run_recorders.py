@@ -58,7 +58,6 @@ def run_recorders(
     """
     shared: dict[str, Any] = {"sink": sink, "expected_steps": expected_steps}
     paced: dict[str, Any] = {"every": pace, **shared}
-    gradients = updates = None
     hyperparameters = Recorder(
         optimizer,
         directory=directory / "hyperparameters",
@@ -78,21 +77,46 @@ def run_recorders(
         together=together,
         **paced,
     )
-    if options.gradients:
-        gradients = GradientStats(
-            model,
-            layers=options.layers,
-            scaler=scaler,
-            directory=directory / "gradients",
-            watch=diagnosis.gradients if diagnosis else None,
-            **paced,
-        )
-    if options.updates:
-        updates = UpdateStats(
-            model,
-            optimizer,
-            directory=directory / "updates",
-            watch=diagnosis.updates if diagnosis else None,
-            **paced,
-        )
-    return RunRecorders(hyperparameters, activations, gradients, updates)
+    below: dict[str, Any] = {"directory": directory, "diagnosis": diagnosis, **paced}
+    return RunRecorders(
+        hyperparameters,
+        activations,
+        _gradients(model, options.layers, scaler, **below) if options.gradients else None,
+        _updates(model, optimizer, **below) if options.updates else None,
+    )
+
+
+def _gradients(
+    model: nn.Module,
+    layers: str,
+    scaler: torch.amp.GradScaler | None,
+    *,
+    directory: Path,
+    diagnosis: LiveDiagnosis | None,
+    **paced: Any,
+) -> GradientStats:
+    return GradientStats(
+        model,
+        layers=layers,
+        scaler=scaler,
+        directory=directory / "gradients",
+        watch=diagnosis.gradients if diagnosis else None,
+        **paced,
+    )
+
+
+def _updates(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    directory: Path,
+    diagnosis: LiveDiagnosis | None,
+    **paced: Any,
+) -> UpdateStats:
+    return UpdateStats(
+        model,
+        optimizer,
+        directory=directory / "updates",
+        watch=diagnosis.updates if diagnosis else None,
+        **paced,
+    )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tracking.statistics.kernels.blocks import as_block
-from tracking.statistics.kernels.numba_reduction import SOURCE, entries
+from tracking.statistics.kernels.numba_reduction import SOURCE, block_entry, thread_entry
 
 __all__ = ["NumbaKernel"]
 
@@ -70,7 +70,7 @@ class _Code:
 
     reduce: Callable[..., None]
     team: tuple[int, int]
-    """Its last arguments: what a thread does, and what calls them; see ``entries``."""
+    """Its last arguments: what a thread does, and what calls them; see ``block_entry``."""
     kept: tuple[Any, Any]
     """What the addresses are those of."""
 
@@ -83,9 +83,10 @@ def _compiled(kind: type[np.floating[Any]]) -> _Code:
     """
     types: Any = numba.types
     whole: Any = np.int64 if kind is np.float64 else np.int32
-    work, reduce = entries(kind, whole, SOURCE)
-    part: Any = numba.cfunc(types.void(types.voidptr), cache=True)(work)
-    compiled: Any = numba.cfunc(types.void(*[types.int64] * 12), cache=True)(reduce)
+    part: Any = numba.cfunc(types.void(types.voidptr), cache=True)(
+        thread_entry(kind, whole, SOURCE)
+    )
+    compiled: Any = numba.cfunc(types.void(*[types.int64] * 12), cache=True)(block_entry(SOURCE))
     prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 12)
     return _Code(prototype(compiled.address), (part.address, _team()), (part, compiled))
 

@@ -23,7 +23,7 @@ from tracking.statistics.kernels import accumulators as k
 from tracking.statistics.kernels import numba_pieces as p
 from tracking.statistics.kernels.numba_intrinsics import call, call_team, next_number, to_pointer
 
-__all__ = ["SOURCE", "digest_of", "entries"]
+__all__ = ["SOURCE", "block_entry", "digest_of", "thread_entry"]
 
 CHUNK = 16 * p.PIECE
 """Elements that a thread takes at a time: some 20 microseconds' work."""
@@ -57,15 +57,13 @@ SOURCE = digest_of(Path(__file__).parent)
 stands in changes; what is compiled into it from other files could change without its knowledge."""
 
 
-def entries(
+def thread_entry(
     real: type[np.floating[Any]], whole: type[np.signedinteger[Any]], source: str
-) -> tuple[Callable[..., None], Callable[..., None]]:
-    """What is to be compiled as C functions for a kind of float and the whole number of its size.
+) -> Callable[[Any], None]:
+    """What each thread calls with a job's address, to be compiled as a C function.
 
-    The first is what each thread calls with a job's address. The second adds a block (outer,
-    channels, inner) at the address ``x`` to the row whose parts are at ``ints``, ``floats`` and
-    ``alive``; limits are ordinals; ``work`` is the address of the first and ``team`` that of
-    ``GOMP_parallel``, or 0. What they close over is part of the key under which Numba keeps them.
+    It is made for a kind of float and the whole number of its size. What it closes over is part of
+    the key under which Numba keeps it.
     """
 
     def work(at: Any) -> None:  # pragma: no cover - compiled
@@ -73,6 +71,17 @@ def entries(
         job = carray(at, (JOB,), np.int64)
         x = to_pointer(job[AT_X])
         _do_part(carray(x, (job[SIZE],), real), carray(x, (job[SIZE],), whole), job)
+
+    return work
+
+
+def block_entry(source: str) -> Callable[..., None]:
+    """What adds a block to a row, to be compiled as a C function.
+
+    The block (outer, channels, inner) is at the address ``x``, the row's parts at ``ints``,
+    ``floats`` and ``alive``; limits are ordinals; ``work`` is the address of ``thread_entry``'s
+    function for the block's kind of float, and ``team`` that of ``GOMP_parallel``, or 0.
+    """
 
     def reduce(  # pragma: no cover - compiled
         x: int,
@@ -113,7 +122,7 @@ def entries(
             _mark(living, marks[thread])
         _merge_moments(moments, row, carray(to_pointer(floats), (k.FLOATS,), np.float64))
 
-    return work, reduce
+    return reduce
 
 
 @_compiled
