@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -92,11 +92,8 @@ class RunRecord:
         self._pace = Pace(options.every, adapts=not (together and several_ranks()))
         scaled = scaler is not None and scaler.is_enabled()
         known = (context or RunContext()).completed(expected_steps, scaled)
-        self._diagnosis = (
-            self._diagnosis_of(model, known, announce, first_step, options.thresholds, rules)
-            if options.diagnose
-            else None
-        )
+        told: dict[str, Any] = {"announce": announce, "first_step": first_step, "rules": rules}
+        self._diagnosis = self._diagnosis_of(model, known, options, **told)
         self._recorders = run_recorders(
             model,
             optimizer,
@@ -115,25 +112,14 @@ class RunRecord:
         self._entered = False
 
     def _diagnosis_of(
-        self,
-        model: nn.Module,
-        run: RunContext,
-        announce: Callable[[Finding], None] | None,
-        first_step: int,
-        thresholds: str,
-        rules: Sequence[type[Rule]],
-    ) -> LiveDiagnosis:
-        return LiveDiagnosis(
-            model,
-            run,
-            announce,
-            parse_thresholds(thresholds),
-            first_step=first_step,
-            # There is one on every rank, since all must flush at the same steps.
-            active=is_first_rank(),
-            pace=self._pace,
-            rules=rules,
-        )
+        self, model: nn.Module, run: RunContext, options: RecordingOptions, **told: Any
+    ) -> LiveDiagnosis | None:
+        if not options.diagnose:
+            return None
+        limits = parse_thresholds(options.thresholds)
+        # There is one on every rank, since all must flush at the same steps.
+        first = is_first_rank()
+        return LiveDiagnosis(model, run, thresholds=limits, active=first, pace=self._pace, **told)
 
     @property
     def recorder(self) -> Recorder:
