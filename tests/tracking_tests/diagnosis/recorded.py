@@ -19,17 +19,24 @@ from tracking.diagnosis.evidence import (
     UpdateTrace,
 )
 from tracking.diagnosis.rule import Rule
+from tracking.diagnosis.rules import RULES
 from tracking.records import Finding
 
 __all__ = [
+    "BY_NAME",
     "CNN",
     "OPTIONS",
+    "crashes",
+    "dead",
+    "decaying",
     "found",
     "gradients",
     "inputs",
     "layer",
     "looked_at",
     "losses",
+    "since",
+    "sizes",
     "stretches",
     "updates",
     "validations",
@@ -44,6 +51,11 @@ CNN = RunContext(
 )
 
 Values = Sequence[float] | npt.NDArray[Any] | float
+
+BY_NAME: dict[str, type[Rule]] = {rule.name: rule for rule in RULES}
+DEEP = ("conv1.relu", "conv2.relu", "conv3.relu", "conv4.relu", "conv5.relu", "head")
+
+decaying = [2.3 * 0.98**n for n in range(200)]
 
 
 def layer(steps: int, first: int = 0, **changed: Values) -> LayerTrace:
@@ -164,3 +176,28 @@ def _met(traces: Any, first: int, last: int) -> list[Any]:
 def _cut(trace: Any, first: int, last: int) -> Any:
     here = slice(*np.searchsorted(trace.step, [first, last]))
     return type(trace)(**{name: getattr(trace, name)[here] for name in trace.__dataclass_fields__})
+
+
+def since(step: int, steps: int, value: float, usual: float = 0.0) -> list[float]:
+    return [value if n >= step else usual for n in range(steps)]
+
+
+def dead(steps: int, at: int) -> Any:
+    return layer(
+        steps,
+        dead_channels=since(at, steps, 1.0),
+        near_zero=since(at, steps, 1.0, 0.5),
+        mean=since(at, steps, 0.0, 0.4),
+        std=since(at, steps, 0.0, 0.6),
+    )
+
+
+def sizes(*values: float, steps: int = 20) -> dict[str, Any]:
+    """Layers whose activations begin with these sizes."""
+    return {name: layer(steps, mean=0.0, std=x) for name, x in zip(DEEP, values, strict=False)}
+
+
+def crashes(*, factor: float = 10.0, times: int = 3, steps: int = 120) -> list[float]:
+    """A scale that grows by a factor over ten steps and falls back, again and again."""
+    period = steps // times
+    return [0.1 * factor ** min(1.0, (n % period) / 10) for n in range(steps)]
