@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from pipelines.choices import CYCLES, PCT_START, check_name
-from pipelines.config_checks import check_together
+from pipelines.config_checks import check_number, check_together
 from tracking.interval import parse_every
 
 __all__ = ["Options", "RunConfig"]
@@ -32,11 +32,16 @@ Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Options(BaseModel):
-    """Frozen, closed, and strict about non-finite numbers."""
+    """Frozen, closed, and strict about numbers: finite ones, and no truth values."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return check_number(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class RunConfig(Options):
@@ -190,7 +195,7 @@ class RunConfig(Options):
     def _split_widths(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(","))
-        return (value,) if isinstance(value, int) else value
+        return (value,) if type(value) is int else value  # and not a truth value
 
     @field_validator("every", mode="before")
     @classmethod

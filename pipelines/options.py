@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipelines.yaml_files import read_mapping
 from tracking.errors import BadOption, did_you_mean
-from tracking.reasons import one_line
 
 __all__ = ["config_from", "configs_from", "given_options", "read_config"]
 
@@ -53,23 +52,22 @@ def given_options(flags: Mapping[str, Any], path: Path | None = None) -> dict[st
 def read_config(path: Path) -> dict[str, Any]:
     """The options in a YAML file such as a run's ``config.yaml``.
 
-    Raises BadOption: the file is missing, is no YAML, or is not a mapping of names to values.
+    Raises BadOption, as ``read_mapping``.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadOption(f"config {path}: cannot be read ({one_line(error)})") from None
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise BadOption(f"config {path}: expected lines such as 'lr_max: 0.01'")
-    return values
+    return read_mapping(path, "config", "lr_max: 0.01")
 
 
 def _one_line(item: Any) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if not item["loc"]:
         return str(message)
-    given = " ".join(str(item["input"]).split())
+    given = " ".join(_as_written(item["input"]).split())
     allowed = re.findall(r"'([^']*)'", message) if item["type"] == "literal_error" else []
     hint = did_you_mean(given, allowed)
     end = f".{hint}" if hint else ""
     return f"{item['loc'][0]}={given}: {message[:1].lower()}{message[1:]}{end}"
+
+
+def _as_written(value: Any) -> str:
+    """A value as YAML and flags have it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pipelines.yaml_files import read_mapping
 from tracking.errors import BadOption
-from tracking.reasons import one_line
 
 __all__ = ["DEFAULT_SPACE", "check_not_empty", "read_entries"]
 
@@ -20,7 +18,8 @@ def read_entries(texts: Sequence[str], path: Path | None) -> dict[str, Any]:
     """Option -> text, list or mapping, not yet judged; a text replaces the file's entry.
 
     With neither texts nor a file, these are the shipped default's. Raises BadOption: a text has no
-    name, or one that was given before; the file cannot be read; there are no entries.
+    name, or one that was given before; the file cannot be read, or gives a name twice; there are
+    no entries.
     """
     if path is None and not texts:
         path = DEFAULT_SPACE
@@ -52,10 +51,4 @@ def _read_file(path: Path) -> dict[str, Any]:
 
     YAML 1.1 would read the range 1:5 as a number to the base of sixty, and 1e-3 as a text.
     """
-    try:
-        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadOption(f"space {path}: cannot be read ({one_line(error)})") from None
-    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
-        raise BadOption(f"space {path}: expected lines such as 'lr_max: log:1e-3:1'")
-    return entries
+    return read_mapping(path, "space", "lr_max: log:1e-3:1", texts=True)

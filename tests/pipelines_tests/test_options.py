@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pipelines.config import RunConfig
 from pipelines.lr_range_config import LrRangeConfig
 from pipelines.options import config_from, read_config
+from search.config import StudyConfig
 from tracking.errors import BadOption
 
 __all__: list[str] = []
@@ -82,6 +84,37 @@ def test_a_value_with_line_breaks_stays_on_one_line() -> None:
     assert refusal(RunConfig, {"norm": "a\nb"}).startswith("norm=a b: ")
 
 
+NUMBERS = [
+    (kind, name)
+    for kind in (RunConfig, LrRangeConfig, StudyConfig)
+    for name, field in kind.model_fields.items()
+    if re.search(r"\b(int|float)\b", str(field.annotation))
+]
+
+
+def test_the_numbers_are_found() -> None:
+    names = {name for _, name in NUMBERS}
+    assert names >= {"epochs", "lr_max", "pct_start", "cycles", "widths", "lr_end", "trials"}
+    assert not names & {"compile", "every", "norm", "lr_prior", "data_dir"}
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+@pytest.mark.parametrize("value", [True, False])
+def test_a_truth_value_is_no_number(kind: Any, name: str, value: bool) -> None:
+    given = str(value).lower()
+    assert refusal(kind, {name: value}) == f"{name}={given}: allowed: a number, not true or false"
+
+
+def test_nor_is_one_in_a_list() -> None:
+    message = "widths=[8, True]: allowed: a number, not true or false"
+    assert refusal(RunConfig, {"widths": [8, True]}) == message
+
+
+def test_options_that_are_true_or_false_still_are() -> None:
+    assert not config_from(RunConfig, {"nesterov": False}).nesterov
+    assert refusal(RunConfig, {"norm": True}) == "norm=true: input should be 'batch' or 'none'"
+
+
 # -- files --
 
 
@@ -129,6 +162,27 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"run_name: caf\xe9")
     with pytest.raises(BadOption, match=r"cannot be read \(UnicodeDecodeError"):
         read_config(tmp_path / "latin")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("lr_max: 0.1\nepochs: 3\nlr_max: 0.2\n", "lr_max is given twice, in lines 1 and 3"),
+        ('# mine\n"lr_max": 0.1\n\nlr_max: 0.1\n', "lr_max is given twice, in lines 2 and 4"),
+        ("{epochs: 1, epochs: 2}", "epochs is given twice, in lines 1 and 1"),
+        ("epochs: {a: 1,\n a: 2}", "a is given twice, in lines 1 and 2"),
+    ],
+)
+def test_a_name_that_is_given_twice(tmp_path: Path, text: str, where: str) -> None:
+    with pytest.raises(BadOption) as caught:
+        read(tmp_path / "c.yaml", text)
+    assert str(caught.value) == f"config {tmp_path / 'c.yaml'}: {where}; give it once"
+
+
+def test_names_that_only_look_alike(tmp_path: Path) -> None:
+    text = "run_name: a\nRun_name: b\nbase: &base {x: 1}\nmore: {<<: *base, x: 2}\n"
+    values = read(tmp_path / "c.yaml", text)
+    assert values == {"run_name": "a", "Run_name": "b", "base": {"x": 1}, "more": {"x": 2}}
 
 
 def test_an_unknown_name_in_a_file(tmp_path: Path) -> None:

@@ -68,6 +68,20 @@ def test_a_name_that_is_given_twice() -> None:
         read_entries(["lr_max=1,2", "lr_max=3,4"], None)
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("lr_max: 1:2\n\nlr_max: 3:4\n", "lr_max is given twice, in lines 1 and 3"),
+        ("div:\n  low: 1\n  high: 2\n  low: 3\n", "low is given twice, in lines 2 and 4"),
+    ],
+)
+def test_a_name_that_a_file_gives_twice(tmp_path: Path, text: str, where: str) -> None:
+    path = space_file(tmp_path, text)
+    with pytest.raises(BadOption) as caught:
+        read_entries((), path)
+    assert str(caught.value) == f"space {path}: {where}; give it once"
+
+
 def test_ranges_in_yaml_are_no_numbers_to_the_base_of_sixty(tmp_path: Path) -> None:
     path = space_file(tmp_path, "cycles: 1:5\nlr_max: 1e-3:1\neps: [1e-3, 1]\nhead: [gap, conv]")
     assert read_entries((), path) == {
