@@ -31,6 +31,9 @@ BETA = 0.98
 DIVERGED = 4.0
 # A loss that falls by less than this share of itself has not fallen.
 LEAST_FALL = 0.001
+# What differs by up to so many standard errors may be noise. Noise alone stays below in 99 of 100
+# tests of the usual length.
+ERRORS = 3.0
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,17 @@ def lr_range_test(setup: Setup, options: LrRangeConfig, report: Report | None = 
     """
     snapshot = Snapshot(setup.model, setup.optimizer, setup.loaders.train)
     try:
-        lrs, losses, diverged = _curve(setup, options, report)
+        lrs, raw, losses, diverged = _curve(setup, options, report)
     finally:
         snapshot.restore()
     curve = _trimmed(lrs, losses, options.lr_steps)
     trouble = _trouble(losses, curve[1], options)
+    if not diverged and _only_noise(np.array(raw), curve[1], options.lr_steps // 10 + 1):
+        trouble = (
+            f"no learning rate from {options.lr_start:g} to {options.lr_end:g} changes the loss by "
+            "more than its noise from batch to batch; use a larger lr_end, more lr_steps or a "
+            "larger batch_size"
+        )
     suggestions = {} if trouble else _suggestions(*curve)
     finite = sum(map(math.isfinite, losses))
     return LrRange(tuple(lrs[:finite]), tuple(losses[:finite]), suggestions, diverged, trouble)
@@ -67,11 +76,13 @@ def lr_range_test(setup: Setup, options: LrRangeConfig, report: Report | None = 
 
 def _curve(
     setup: Setup, options: LrRangeConfig, report: Report | None
-) -> tuple[list[float], list[float], bool]:
-    """Rates and smoothed losses up to and with the one that ended the test; whether one did."""
+) -> tuple[list[float], list[float], list[float], bool]:
+    """Rates, losses and smoothed losses up to and with the one that ended the test; whether one
+    did."""
     step = TrainStep(setup.model, setup.optimizer, setup.device, setup.step_options)
     setup.model.train()
     lrs: list[float] = []
+    raw: list[float] = []
     losses: list[float] = []
     average, lowest = 0.0, math.inf
     groups = endless_groups(setup.loaders.train, setup.config.accumulate)
@@ -83,14 +94,15 @@ def _curve(
         average = BETA * average + (1 - BETA) * loss
         smooth = average / (1 - BETA ** (index + 1))
         lrs.append(lr)
+        raw.append(loss)
         losses.append(smooth)
         if report is not None:
             report(index, lr, smooth)
         if not math.isfinite(smooth) or smooth > DIVERGED * lowest:
-            return lrs, losses, True
+            return lrs, raw, losses, True
         lowest = min(lowest, smooth)
         step.update()
-    return lrs, losses, False
+    return lrs, raw, losses, False
 
 
 def _trimmed(lrs: list[float], losses: list[float], steps: int) -> tuple[Floats, Floats]:
@@ -114,6 +126,26 @@ def _trouble(losses: list[float], trimmed: Floats, options: LrRangeConfig) -> st
             f"{options.lr_end:g}; use a lower lr_start, a larger lr_end or more lr_steps"
         )
     return ""
+
+
+def _only_noise(raw: Floats, curve: Floats, averaged: int) -> bool:
+    """Whether the losses of the steps differ as those of batches do that a network does not learn
+    from: neither does the smoothed ``curve`` fall from its first value, the mean of ``averaged``
+    losses, nor are the last third of the losses others than the first.
+
+    The noise is that from one step to the next, by its median (1.4826 of it is a normal deviation),
+    which neither a trend nor a few jumps change much.
+    """
+    noise = 1.4826 * float(np.median(np.abs(np.diff(raw)))) / math.sqrt(2)
+    third = len(raw) // 3
+    moved = abs(float(raw[-third:].mean() - raw[:third].mean()))
+    # Averages of those many losses, and of as many as exponential smoothing remembers.
+    start, memory = 1 / averaged, (1 - BETA) / (1 + BETA)
+    fallen = float(curve[0] - curve.min())
+    return noise > 0 and (
+        fallen <= ERRORS * noise * math.sqrt(start + memory)
+        and moved <= ERRORS * noise * math.sqrt(2 / third)
+    )
 
 
 def _suggestions(lrs: Floats, losses: Floats) -> dict[str, float]:

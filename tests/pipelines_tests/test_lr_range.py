@@ -202,6 +202,44 @@ def test_no_suggestion_says_why(
     assert "\n" not in result.trouble
 
 
+def noisy(seed: int, steps: int, fall: float = 0.0) -> list[float]:
+    """Losses of batches: 2.5 and noise of 0.1, less what the second half has learned."""
+    noise = 0.1 * np.random.default_rng(seed).standard_normal(steps)
+    learned = fall * np.clip(np.linspace(-1, 1, steps), 0, None)
+    return (2.5 + noise - learned).tolist()
+
+
+@pytest.mark.parametrize("steps", [10, 30, 100])
+def test_noise_suggests_nothing(
+    small: ConfigMaker, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    setup, options = prepare(small()), LrRangeConfig(lr_start=1e-9, lr_end=1e-7, lr_steps=steps)
+    only_noise = "no learning rate from 1e-09 to 1e-07 changes the loss by more than its noise"
+    found = 0
+    for seed in range(50):
+        fake_losses(monkeypatch, noisy(seed, steps))
+        result = lr_range_test(setup, options)
+        found += not result.trouble.startswith(only_noise)
+        assert bool(result.trouble) is not bool(result.suggestions)
+    assert found <= 3
+
+
+def test_a_fall_in_noise_is_seen(small: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = prepare(small())
+    for seed in range(50):
+        fake_losses(monkeypatch, noisy(seed, 100, fall=0.6))
+        assert not lr_range_test(setup, LrRangeConfig()).trouble
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_rates_that_are_far_too_low_suggest_nothing(small: ConfigMaker, optimizer: str) -> None:
+    setup = prepare(small(optimizer=optimizer, train_limit=0))
+    for seed in range(3):
+        result = lr_range_test(setup, LrRangeConfig(lr_start=1e-9, lr_end=10 ** -(7 + seed / 2)))
+        assert result.trouble.startswith("no learning rate from 1e-09 to ")
+        assert not result.suggestions
+
+
 def test_falling_all_the_way(small: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_losses(monkeypatch, [3.0 - 0.02 * step for step in range(100)])
     result = lr_range_test(prepare(small()), LrRangeConfig())
