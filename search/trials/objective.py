@@ -22,8 +22,8 @@ from search.definition import StudyDefinition
 from search.storage.queue_storage import batched_writes
 from search.trials.judge import Judge
 from tracking.errors import LayerscopeError, NonFiniteLoss, TrainingFailed, TrialStopped
+from tracking.mlflow_runs.answers import is_final, is_of_store
 from tracking.mlflow_runs.deliveries import Deliveries
-from tracking.mlflow_runs.delivery import is_final, is_of_store
 from tracking.mlflow_runs.run import MlflowRun
 from tracking.mlflow_runs.session import TrackedRun, tracked
 from tracking.reasons import one_line, reason

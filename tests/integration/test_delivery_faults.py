@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.integration.waiting_runs import run_that_waits
 from tests.mlflow_stores import artifact_text, found_run, history, names_in
 from tracking.cli import replay
 from tracking.errors import RecordsWaiting
@@ -76,17 +77,6 @@ def worker() -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-@contextmanager
-def run_that_waits(patience: float) -> Iterator[tuple[TrackedRun, list[RecordsWaiting]]]:
-    """A run at whose end records wait; the list holds what it raised then."""
-    raised: list[RecordsWaiting] = []
-    try:
-        with tracked_run("tests", patience=patience) as tracked:
-            yield tracked, raised
-    except RecordsWaiting as error:
-        raised.append(error)
 
 
 def told(process: subprocess.Popen[str]) -> str:
@@ -262,6 +252,19 @@ def test_uploader_ends_the_run_of_a_process_that_was_killed(server: Any, patienc
     server.signal(signal.SIGCONT)
     within(patience, lambda: names_in() == [])
     assert_ended_as_killed(server, run_id)
+
+
+def test_uploader_outlives_a_signal_to_the_whole_service(server: Any) -> None:
+    with worker() as process:
+        run_id, uploader = told(process), int(told(process))
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            os.kill(uploader, number)
+        tell(process)
+        tell(process)
+        assert process.wait() == 0
+    assert found_run(server.url, run_id).info.status == "FINISHED"
+    assert history(server.url, run_id, "loss") == expected(300)
+    assert names_in() == []
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ class Courier:
 
     After ``close`` it delivers the rest, but gives up ``patience`` seconds after the last success.
     ``tell`` is called with ``away=reason`` when the store stops answering, ``away=""`` when it
-    answers again, and at the end with ``ended=True`` and ``refusals``.
+    answers again, and at the end with ``ended=True``, ``refusals`` and ``returns``.
 
     Until ``hurry`` it works little, and only when nobody else wants the processor: it is a thread
     that Linux schedules as idle, since a low priority alone would still keep a core of the
@@ -55,6 +55,7 @@ class Courier:
         self._hurried = threading.Event()
         self._closing = threading.Event()
         self._given_up = threading.Event()
+        self._last_moment = 0.0
         self._closing_since = 0.0
         self._delivery: Delivery | None = None
         self._away = ""
@@ -77,8 +78,9 @@ class Courier:
         self._closing.set()
         self.hurry()
 
-    def give_up(self) -> None:
-        """End after the request that is on its way."""
+    def give_up(self, grace: float = 0.0) -> None:
+        """End after the request that is on its way; a store that answers has ``grace`` seconds."""
+        self._last_moment = time.monotonic() + grace
         self._given_up.set()
 
     def abandon(self) -> None:
@@ -119,19 +121,26 @@ class Courier:
     def _afterwards(self) -> None:
         """Until the spool is closed and all has been sent, or there is no hope of it."""
         self._background.join()
-        given_up, pause = self._given_up.is_set, 0.0
+        pause = 0.0
         try:
             while not self._closing.wait(pause):
                 sent = self._sent
-                failed = self._fails(given_up) and self._sent == sent
+                failed = self._fails(self._ends) and self._sent == sent
                 rest = 2 * pause if failed else 0.0
                 pause = min(max(self._interval, rest), LONGEST_PAUSE)
             pause = self._interval
-            while not given_up() and self._fails(given_up) and not self._hopeless():
+            while not self._ends() and self._fails(self._ends) and not self._hopeless():
                 self._given_up.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
         finally:  # whoever waits must hear of the end, whatever it is
-            self._tell(ended=True, refusals=self._delivery.refusals() if self._delivery else "")
+            done = self._delivery
+            refusals, returns = (done.refusals(), done.returns()) if done else ("", "")
+            self._tell(ended=True, refusals=refusals, returns=returns)
+
+    def _ends(self) -> bool:
+        """Whether whoever waits has had enough."""
+        late = bool(self._away) or time.monotonic() >= self._last_moment
+        return self._given_up.is_set() and late
 
     def _fails(self, enough: Callable[[], bool]) -> bool:
         """Send what waits now, until that is enough; whether the store is away."""

@@ -30,7 +30,8 @@ class Deliveries:
     """Waits for MLflow in threads, so that the next run of the process can begin meanwhile.
 
     ``most`` is how many runs may wait at a time; one more waits for the oldest. A context manager:
-    leaving it waits for all of them, unless ``asked`` says meanwhile that somebody wants an end.
+    leaving it waits for all of them. Where ``asked`` says meanwhile that somebody wants an end,
+    they are given up, which leaves a store that answers a moment.
     Raises RecordsWaiting then, if some have not arrived.
     """
 

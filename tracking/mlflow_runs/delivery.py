@@ -7,10 +7,9 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from mlflow.data.code_dataset_source import CodeDatasetSource
@@ -19,57 +18,45 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.types import Schema, TensorSpec
 
+from tracking.mlflow_runs.answers import is_final, is_returned
 from tracking.mlflow_runs.images import log_image
 from tracking.mlflow_runs.run import MlflowRun
+from tracking.mlflow_runs.set_aside import REFUSED, RETURNED, Request, SetAside
 from tracking.reasons import reason
 from tracking.spool import SpoolReader
 
-__all__ = ["Delivery", "is_final", "is_of_store"]
+__all__ = ["Delivery"]
 
 T = TypeVar("T")
 
 METRICS_PER_BATCH = 1000
 OTHERS_PER_BATCH = 100
-# Answers that another attempt will not change, by MLflow's names and by HTTP's numbers.
-FINAL = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
-FINAL_STATUS = {400, 413, 414, 415, 422}
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request to MLflow: items of one kind, as they stand in the spool."""
-
-    kind: str
-    """params, tags, dataset, metrics, artifact, image, damaged or finish."""
-    items: Sequence[Any]
-
-    def by_name(self) -> list[Request]:
-        """A request for each name in it; empty where there is only one."""
-        if self.kind not in {"params", "tags", "metrics"}:
-            return []
-        names: dict[str, list[Any]] = {}
-        for item in self.items:
-            names.setdefault(item[0], []).append(item)
-        return [Request(self.kind, items) for items in names.values()] if len(names) > 1 else []
+class _Refusal(NamedTuple):
+    why: str
+    final: bool = True
+    """By MLflow, for good; otherwise by something on the way."""
 
 
 class Delivery:
     """Takes what waits in a spool to a run, a stretch of about a megabyte at a time.
 
     What MLflow refuses for good is set aside, name by name, in ``refused.jsonl`` in the run's
-    folder, so that it holds up nothing else. Sending a stretch again, after a process was killed in
-    the middle of it, changes nothing in MLflow's SQL stores: points with the same step and time are
-    the same points.
+    folder, so that it holds up nothing else; what something on the way refuses, such as a gateway
+    with a limit for files, in ``returned.jsonl``. Sending a stretch again, after a process was
+    killed in the middle of it, changes nothing in MLflow's SQL stores: points with the same step
+    and time are the same points.
     """
 
     def __init__(self, spool: SpoolReader, run: MlflowRun) -> None:
         self.spool = spool
         self.run = run
-        self.refused_file = spool.directory.parent / "refused.jsonl"
+        self.refused = SetAside(spool.directory.parent / REFUSED)
+        self.returned = SetAside(spool.directory.parent / RETURNED)
         self.last_success = time.monotonic()
         self.sent = 0
         """Requests that have been answered."""
-        self._refused: dict[tuple[str, str], str] = {}
         self._requests: deque[Request] = deque()
         self._end = 0
         self._noted = True
@@ -102,32 +89,33 @@ class Delivery:
         self._noted = True
 
     def refusals(self) -> str:
-        """One line about what has been set aside, or nothing."""
-        if not self._refused:
-            return ""
-        (kind, name), why = next(iter(self._refused.items()))
-        return (
-            f"MLflow refused {len(self._refused)} records, the first: {kind} {name!r} ({why}); "
-            f"they are kept in {self.refused_file.absolute()}"
-        )
+        """One line about what MLflow has refused, or nothing."""
+        some = str(self.refused)
+        kept = self.refused.path.absolute()
+        return f"MLflow refused {some}; they are kept in {kept}" if some else ""
+
+    def returns(self) -> str:
+        """A few words about what came back on the way, or nothing."""
+        some = str(self.returned)
+        return f"not MLflow but something before it refused {some}" if some else ""
 
     def _send_or_set_aside(self, request: Request) -> None:
-        why = self._send(request)
+        refusal = self._send(request)
         self._requests.popleft()
-        if not why:
+        if refusal is None:
             return
         apart = request.by_name()
         if apart:
             self._requests.extendleft(reversed(apart))
         else:
-            self._set_aside(request, why)
+            (self.refused if refusal.final else self.returned).add(request, refusal.why)
 
-    def _send(self, request: Request) -> str:
-        """Send a request; says why MLflow will never take it, or nothing."""
+    def _send(self, request: Request) -> _Refusal | None:
+        """Send a request; says why it is not taken, where that is no matter of time."""
         if request.kind == "damaged":
-            return "damaged on disk"
+            return _Refusal("damaged on disk")
         if request.kind in {"artifact", "image"} and not self._path(request).exists():
-            return "no such file"
+            return _Refusal("no such file")
         try:
             try:
                 self._call(request)
@@ -137,12 +125,13 @@ class Delivery:
                 # Its SQL store says so too where two runs wrote the same row at once.
                 self._call(request)
         except Exception as error:
-            if not is_final(error):
+            if not (is_final(error) or is_returned(error)):
                 raise
-            # A deleted run refuses everything, until it is restored.
+            # A deleted run refuses everything, until it is restored; a gateway before a server that
+            # is away may do so too.
             self.run.check()
-            return reason(error)
-        return ""
+            return _Refusal(reason(error), is_final(error))
+        return None
 
     def _call(self, request: Request) -> None:
         client, run_id = self.run.client, self.run.run_id
@@ -167,14 +156,6 @@ class Delivery:
         """Relative paths begin in the run's folder, which may have been moved since."""
         return self.spool.directory.parent / str(request.items[0])
 
-    def _set_aside(self, request: Request, why: str) -> None:
-        line = json.dumps({"reason": why, request.kind: request.items})
-        with self.refused_file.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
-        named = request.kind in {"params", "tags", "metrics"}
-        name = str(request.items[0][0] if named else request.items[0])
-        self._refused[request.kind, name] = why
-
 
 def _requests(entries: Sequence[Mapping[str, Any]], known: frozenset[str]) -> Iterator[Request]:
     params = {k: v for entry in entries for k, v in entry.get("params", {}).items()}
@@ -197,19 +178,6 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     source = iter(items)
     while chunk := list(islice(source, size)):
         yield chunk
-
-
-def is_of_store(error: Exception) -> bool:
-    """Whether MLflow, or the way to it, failed, and not this program."""
-    return isinstance(error, (MlflowException, OSError))  # the latter of the HTTP client
-
-
-def is_final(error: Exception) -> bool:
-    """Whether another attempt would get the same answer from MLflow."""
-    if isinstance(error, MlflowException):
-        return error.error_code in FINAL
-    # Of the HTTP client, when an artifact is uploaded.
-    return getattr(getattr(error, "response", None), "status_code", None) in FINAL_STATUS
 
 
 def _dataset_input(info: Mapping[str, Any]) -> DatasetInput:

@@ -9,6 +9,7 @@ from tracking.errors import BadTracking, RecordsWaiting
 from tracking.mlflow_runs.delivery import Delivery
 from tracking.mlflow_runs.run import MlflowRun
 from tracking.mlflow_runs.run_folders import records_root, remove_run_folder
+from tracking.mlflow_runs.set_aside import RETURNED
 from tracking.reasons import reason
 from tracking.spool import Spool, SpoolInUse
 
@@ -21,7 +22,7 @@ def replay_all(directory: Path | None = None) -> Iterator[str]:
     A run whose process is still at work, or that another replay is sending, is left alone. A run
     whose process was killed ends as KILLED, and what lies in its folder goes along.
     Raises BadTracking: there is no such folder; RecordsWaiting, after all have been tried: a store
-    still cannot be reached.
+    still cannot be reached, or something before it does not take all of them.
     """
     root = directory or records_root()
     if directory is not None and not root.is_dir():
@@ -47,28 +48,36 @@ def _replay(folder: Path) -> str:
     try:
         run = MlflowRun.find(spool.target["tracking_uri"], spool.target["run_id"])
         delivery = Delivery(spool, run)
-        while delivery.send():
-            pass
+        delivery.returned.queue_again(spool)
+        _deliver(delivery)
         cut_short, killed = not spool.finished, False
         if cut_short:
-            _hand_over(run, spool)
+            _hand_over(delivery, spool)
         if cut_short and "owner" not in spool.target:
             killed = run.is_running()
             _end_cut_short(run, spool, killed)
+        if delivery.returns():
+            raise RecordsWaiting(delivery.returns())
         remove_run_folder(folder.parent)
     finally:
         spool.close()
     return _outcome(run, delivery, killed)
 
 
-def _hand_over(run: MlflowRun, spool: Spool) -> None:
+def _deliver(delivery: Delivery) -> None:
+    while delivery.send():
+        pass
+
+
+def _hand_over(delivery: Delivery, spool: Spool) -> None:
     """What the process had recorded and had no time to hand over."""
     directory = spool.directory.parent
     for half_written in directory.rglob("*.tmp"):
         half_written.unlink()
-    for path in sorted(directory.iterdir()):
-        if path != spool.directory:
-            run.client.log_artifact(run.run_id, str(path))
+    own = {spool.directory.name, RETURNED}
+    for name in sorted({path.name for path in directory.iterdir()} - own):
+        spool.append({"artifact": [name, ""]})
+    _deliver(delivery)
 
 
 def _end_cut_short(run: MlflowRun, spool: Spool, killed: bool) -> None:

@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -145,19 +145,16 @@ def tracked(
             opened = _open(begin, patience)
         opened.sink.tags({"layerscope.version": __version__, "layerscope.state": "running"})
         yield opened
+        _end(opened.sink, "finished")
     except BaseException as error:
         if opened is None:
             raise
-        sink, directory = opened.sink, opened.directory
-        state = ended_as(error)
-        sink.tags({"layerscope.state": state, "layerscope.reason": why_ended(error)})
         try:
-            _finish(sink, state.upper(), directory, deliveries)
-        except RecordsWaiting as waiting:  # the failure that ended the run is the one to raise
-            log.warning("%s", waiting)
+            _end(opened.sink, ended_as(error), {"layerscope.reason": why_ended(error)})
+        finally:  # also after a signal that came meanwhile
+            _deliver_what_there_is(opened, deliveries)
         raise
-    opened.sink.tags({"layerscope.state": "finished"})
-    _finish(opened.sink, "FINISHED", opened.directory, deliveries)
+    _deliver(opened, deliveries)
 
 
 def ended_as(error: BaseException) -> str:
@@ -199,14 +196,29 @@ def _open(begin: Callable[[], MlflowRun], patience: float) -> TrackedRun:
         raise
 
 
-def _finish(sink: MlflowSink, status: str, directory: Path, deliveries: Deliveries | None) -> None:
-    ended = time.time()
+def _end(sink: MlflowSink, state: str, tags: Mapping[str, str] | None = None) -> None:
+    """Write down how the run has ended, unless that stands there already."""
+    with held_back():  # a run that is ended half-way counts as running
+        if not sink.ended:
+            sink.tags({"layerscope.state": state, **(tags or {})})
+            sink.end(state.upper())
 
+
+def _deliver_what_there_is(opened: TrackedRun, deliveries: Deliveries | None) -> None:
+    if not opened.sink.ended:  # the disk has not taken that; replay ends the run
+        return
+    try:
+        _deliver(opened, deliveries)
+    except RecordsWaiting as waiting:  # the failure that ended the run is the one to raise
+        log.warning("%s", waiting)
+
+
+def _deliver(opened: TrackedRun, deliveries: Deliveries | None) -> None:
     def deliver() -> None:
-        sink.finish(status, ended)
-        remove_run_folder(directory)
+        opened.sink.close()
+        remove_run_folder(opened.directory)
 
     if deliveries is None:
         deliver()
     else:
-        deliveries.add(deliver, sink.give_up)
+        deliveries.add(deliver, opened.sink.give_up)

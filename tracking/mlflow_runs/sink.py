@@ -11,14 +11,15 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tracking.errors import RecordsWaiting
 from tracking.mlflow_runs.images import image_name
 from tracking.mlflow_runs.run import MlflowRun
-from tracking.mlflow_runs.uploads import start_upload
+from tracking.mlflow_runs.set_aside import RETURNED, SetAside
+from tracking.mlflow_runs.uploads import GRACE, start_upload
 from tracking.records import DatasetInfo, Metric
 from tracking.shown_commands import replay_command
 from tracking.spool import Spool
@@ -36,7 +37,8 @@ class MlflowSink:
 
     ``close`` waits until everything has arrived; it gives up ``patience`` seconds after the last
     delivery (a request on its way may add MLflow's own timeout), or when it is interrupted. Raises
-    RecordsWaiting then: nothing is lost, `layerscope replay` sends it later. A run that is not
+    RecordsWaiting then, or where something before MLflow has refused a request (a gateway with a
+    limit for files): nothing is lost, `layerscope replay` sends it later. A run that is not
     ``owned`` is left to its owner to end, also when this process is killed.
     """
 
@@ -57,7 +59,10 @@ class MlflowSink:
         if not owned:
             target["owner"] = "another"
         self._spool = Spool(directory / "spool", target)
+        SetAside(directory / RETURNED).queue_again(self._spool)
         self._upload = start_upload(self._directory, interval, patience)
+        self.ended = False
+        """Whether the run's end has been written down."""
         self._closed = False
 
     def metrics(self, metrics: Sequence[Metric]) -> None:
@@ -89,22 +94,29 @@ class MlflowSink:
 
         ``seconds`` is when it ended, in Unix time, unless that is now.
         """
-        self._end({"finish": [status, seconds or time.time()]})
+        self.end(status, seconds)
+        self.close()
+
+    def end(self, status: str, seconds: float | None = None) -> None:
+        """Write down how the run has ended, as ``finish`` does, which ``close`` then delivers."""
+        if not self.ended:
+            self._spool.append({"finish": [status, seconds or time.time()]})
+            self.ended = True
 
     def close(self) -> None:
-        # What is left of a spool without an end is that of a process that was killed.
-        self._end(None if self._owned else {"closed": True})
-
-    def give_up(self) -> None:
-        """From another thread: have ``close`` deliver no more than what is on its way."""
-        self._upload.give_up()
-
-    def _end(self, last: dict[str, Any] | None) -> None:
         if self._closed:
             return
         self._closed = True
-        if last is not None:
-            self._spool.append(last)
+        # What is left of a spool without an end is that of a process that was killed.
+        if not self._owned:
+            self._spool.append({"closed": True})
+        self._deliver()
+
+    def give_up(self) -> None:
+        """From another thread: have ``close`` end soon, at once where the store is away."""
+        self._upload.give_up()
+
+    def _deliver(self) -> None:
         upload = self._upload
         if upload.away:
             self._say_that_it_waits(f"up to {self._patience:g} s for MLflow")
@@ -116,14 +128,16 @@ class MlflowSink:
         except (KeyboardInterrupt, SystemExit):
             # Whoever waits has had enough.
             upload.give_up()
+            with suppress(KeyboardInterrupt):
+                upload.wait(2 * GRACE)
         if upload.refusals:
             log.warning("%s", upload.refusals)
         waiting = self._spool.waiting
         self._spool.close()
-        if waiting:
+        if waiting or upload.returns:
             raise RecordsWaiting(
                 f"records of run {self.run.run_id} wait in {self._directory} "
-                f"({upload.away or 'interrupted'}); "
+                f"({upload.away or upload.returns or 'interrupted'}); "
                 f"send them with: {replay_command(self._directory)}"
             )
 

@@ -64,7 +64,7 @@ class Uploader:
             case "close":
                 known.close()
             case "give_up":
-                known.give_up()
+                known.give_up(order["grace"])
 
     def end(self) -> None:
         """No more orders will come."""
@@ -93,8 +93,6 @@ class Uploader:
 def main() -> None:
     """Obey until the input ends."""
     os.nice(NICENESS)
-    # Ctrl-C is for the one that trains, which then says what is to be done.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The terminal is another process group's; some stop whoever writes to it all the same.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     warnings.simplefilter("ignore")

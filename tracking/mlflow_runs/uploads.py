@@ -11,22 +11,26 @@ import itertools
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import tracking
+from tracking.signals import ENDING
 
-__all__ = ["Upload", "start_upload", "start_uploader"]
+__all__ = ["GRACE", "Upload", "start_upload", "start_uploader"]
 
 log = logging.getLogger("layerscope")
 
 ROOT = Path(tracking.__file__).resolve().parents[1]
 GONE = "the uploading process has ended"
+GRACE = 5.0
+"""Seconds in which what is nearly done may still arrive, once somebody wants an end."""
 
 
 class Upload:
@@ -41,6 +45,8 @@ class Upload:
         """Why the store does not answer, or empty."""
         self.refusals = ""
         """After the end: a line about what the store would not take, or empty."""
+        self.returns = ""
+        """After the end: a few words about what something before the store did not, or empty."""
 
     def hurry(self) -> None:
         """Deliver at once what is there: no training needs the processor."""
@@ -51,8 +57,8 @@ class Upload:
         self._order("close")
 
     def give_up(self) -> None:
-        """Deliver no more than what is on its way."""
-        self._order("give_up")
+        """Deliver no more than what is on its way, or what takes a store that answers a moment."""
+        self._order("give_up", grace=GRACE)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Until it has ended, whether all has arrived or not; False where the time was up."""
@@ -64,11 +70,12 @@ class Upload:
             log.warning("MLflow is away (%s); records wait in %s", news["away"], self._folder)
         self.away = news.get("away", self.away)
         self.refusals = news.get("refusals", self.refusals)
+        self.returns = news.get("returns", self.returns)
         if news.get("ended"):
             self._ended.set()
 
-    def _order(self, order: str) -> None:
-        if not self._uploader.tell({"order": order, "upload": self._number}):
+    def _order(self, order: str, **more: float) -> None:
+        if not self._uploader.tell({"order": order, "upload": self._number, **more}):
             self.hear({"away": GONE, "ended": True})
 
 
@@ -76,7 +83,6 @@ class _Uploader:
     """The process, its orders and its news."""
 
     def __init__(self) -> None:
-        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         # By number: a folder may be given up and opened again, while its old courier still ends.
         self._uploads: dict[int, Upload] = {}
         self._numbers = itertools.count()
@@ -84,19 +90,8 @@ class _Uploader:
         # Not its standard output, to which any library may print.
         ear, mouth = os.pipe()
         self._news = os.fdopen(ear, encoding="utf-8")
-        self._process = subprocess.Popen(
-            # -P: a file in the working directory must not be taken for a library.
-            [sys.executable, "-P", "-m", "tracking.mlflow_runs.uploader", str(mouth)],
-            env=os.environ | {"PYTHONPATH": paths},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            pass_fds=[mouth],
-            # A terminal's Ctrl-C and hang-up are for the one that trains. A session of its own
-            # would spare it them too, but Linux divides cores evenly among sessions (autogroup):
-            # its low priority would then count for nothing.
-            process_group=0,
-        )
+        with _blocked():
+            self._process = _started(mouth)
         os.close(mouth)
         self.owner = os.getpid()
         self._ear = threading.Thread(target=self._listen, name="layerscope-uploads", daemon=True)
@@ -168,6 +163,38 @@ class _Uploader:
             self._process.wait()
         self._ear.join()
         self._news.close()
+
+
+def _started(mouth: int) -> subprocess.Popen[str]:
+    """The process, which gives its news to a file descriptor."""
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        # -P: a file in the working directory must not be taken for a library.
+        [sys.executable, "-P", "-m", "tracking.mlflow_runs.uploader", str(mouth)],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        pass_fds=[mouth],
+        # A terminal's Ctrl-C and hang-up are for the one that trains. A session of its own would
+        # spare it them too, but Linux divides cores evenly among sessions (autogroup): its low
+        # priority would then count for nothing.
+        process_group=0,
+    )
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """A process started within never hears of signals to end; it ends when its input does.
+
+    Whoever stops a whole service or job sends them to all of its processes, and what trains still
+    ends its runs then. Blocked, and not ignored: this holds from the process's first instruction.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _current: list[_Uploader] = []

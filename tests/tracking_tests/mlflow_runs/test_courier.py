@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from functools import partial
@@ -152,4 +153,23 @@ def test_who_gives_up_before_the_end_still_ends(watched: Watched, hurried: bool)
     assert watched.ended.wait(60)
     assert watched.heard[-1]["ended"]
     assert watched.stored == 0
+    watched.spool.close()
+
+
+def test_what_a_store_that_answers_needs_a_moment_for_still_arrives(watched: Watched) -> None:
+    watched.write(0, 3 * METRICS_PER_BATCH)
+    watched.courier.start()
+    watched.courier.give_up(grace=60)
+    assert watched.arrived_whole(3 * METRICS_PER_BATCH)
+
+
+def test_a_store_that_is_away_gets_no_moment(watched: Watched) -> None:
+    target = watched.spool.directory / "target.json"
+    target.write_text(target.read_text().replace("sqlite:///", "sqlite:////dev/null"))
+    watched.write(0, 10)
+    watched.courier.start()
+    watched.courier.give_up(grace=math.inf)
+    watched.courier.close()
+    assert watched.ended.wait(60)
+    assert watched.spool.waiting
     watched.spool.close()

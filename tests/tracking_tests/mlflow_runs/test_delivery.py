@@ -81,8 +81,8 @@ def deliver(delivery: Delivery) -> None:
     assert not delivery.spool.waiting
 
 
-def set_aside(spool: Spool) -> list[dict[str, Any]]:
-    text = (spool.directory.parent / "refused.jsonl").read_text(encoding="utf-8")
+def set_aside(spool: Spool, name: str = "refused.jsonl") -> list[dict[str, Any]]:
+    text = (spool.directory.parent / name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -138,19 +138,28 @@ def test_file_that_is_gone_and_line_that_is_spoilt(run: MlflowRun, spool: Spool)
 class HttpError(Exception):
     """As the HTTP client raises it when an artifact is uploaded."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, text: str = "<html>") -> None:
         super().__init__(f"{status} for you")
-        self.response = type("Response", (), {"status_code": status})()
+        self.response = type("Response", (), {"status_code": status, "text": text})()
 
 
-def test_artifact_too_large_for_the_server_is_set_aside(
-    run: MlflowRun, spool: Spool, calls: Calls
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('{"error_code": "INVALID_PARAMETER_VALUE"}', "refused.jsonl"),
+        # Of a gateway with a limit, which may be raised.
+        ("<html>", "returned.jsonl"),
+        ("[]", "returned.jsonl"),
+    ],
+)
+def test_artifact_that_is_not_taken_is_set_aside(
+    run: MlflowRun, spool: Spool, calls: Calls, text: str, kept: str
 ) -> None:
     (spool.directory.parent / "a.txt").write_text("hello")
     spool.append({"artifact": ["a.txt", ""]})
-    calls.fail = lambda label: HttpError(413) if label == "log_artifact" else None
+    calls.fail = lambda label: HttpError(413, text) if label == "log_artifact" else None
     deliver(Delivery(spool, run))
-    assert set_aside(spool) == [{"reason": "413 for you", "artifact": ["a.txt", ""]}]
+    assert set_aside(spool, kept) == [{"reason": "413 for you", "artifact": ["a.txt", ""]}]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])

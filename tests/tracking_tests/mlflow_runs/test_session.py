@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,36 @@ def test_a_signal_just_after_the_run_was_opened_ends_it(
         signal.signal(signal.SIGTERM, before)
     [run] = [run for run in runs_in(sqlite_store(), "tests") if run.info.run_id not in known]
     assert (run.info.status, run.data.tags["layerscope.reason"]) == ("KILLED", reason)
+    assert names_in() == []
+
+
+@pytest.mark.parametrize("state", ["finished", "failed"])
+def test_a_signal_while_its_end_is_written_does_not_cut_it_short(
+    monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    opened = []
+    before = signal.signal(signal.SIGTERM, lambda n, _: sys.exit(128 + n))
+
+    def body() -> None:
+        with tracked_run("tests") as tracked:
+            opened.append(tracked.run.run_id)
+            tags = tracked.sink.tags
+
+            def interrupted(given: Mapping[str, str]) -> None:
+                os.kill(os.getpid(), signal.SIGTERM)
+                tags(given)
+
+            monkeypatch.setattr(tracked.sink, "tags", interrupted)
+            if state == "failed":
+                raise NonFiniteLoss("the loss became nan")
+
+    try:
+        with pytest.raises(SystemExit):
+            body()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    run = found_run(sqlite_store(), opened[0])
+    assert (run.info.status, run.data.tags["layerscope.state"]) == (state.upper(), state)
     assert names_in() == []
 
 
