@@ -16,7 +16,6 @@ from torch import nn
 from pipelines.callbacks import Callback, EarlyStopping, LossGuard
 from pipelines.config import RunConfig
 from pipelines.data.datasets import ImageData, check_batch_size, load_dataset
-from pipelines.data.facts import data_facts
 from pipelines.data.loaders import Loaders, make_loaders
 from pipelines.models import build_model
 from pipelines.optimizers import make_optimizer
@@ -175,9 +174,7 @@ def run_context(setup: Setup) -> RunContext:
     return RunContext(
         options=setup.config.flat(),
         classes=data.num_classes,
-        data=data_facts(data.train, data.valid, data.num_classes)
-        if setup.config.diagnose
-        else None,
+        data=data.facts if setup.config.diagnose else None,
     )
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Generator, Tensor
 
 from pipelines.config import RunConfig
+from pipelines.data.facts import data_facts
 from pipelines.data.images import MEMORY_LIMIT, Images, RawData, Split
 from pipelines.data.sources import read_source
+from tracking.diagnosis.evidence import DataFacts
 from tracking.errors import BadDataset, BadOption
 
 __all__ = [
@@ -61,6 +64,11 @@ class ImageData:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @cached_property
+    def facts(self) -> DataFacts:
+        """What the diagnosis may know of it; worked out once, for all runs that share the data."""
+        return data_facts(self.train, self.valid, self.num_classes)
 
 
 def load_dataset(config: RunConfig, *, memory_limit: int = MEMORY_LIMIT) -> ImageData:

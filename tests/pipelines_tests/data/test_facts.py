@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from pipelines.config import RunConfig
+from pipelines.data.datasets import load_dataset
 from pipelines.data.facts import _fingerprints, data_facts
 from pipelines.data.images import LazyImages, Split
+from pipelines.run import prepare, run_context
+from tracking.diagnosis.evidence import DataFacts
 
 __all__: list[str] = []
 
@@ -58,3 +63,19 @@ def test_images_on_demand_are_not_read() -> None:
     lazy = LazyImages(reader, torch.arange(5), (1, 7, 7))  # type: ignore[arg-type]
     facts = data_facts(Split(lazy, torch.zeros(5, dtype=torch.int64)), split(pictures(5, 0)), 2)
     assert (facts.train, facts.overlap, facts.class_counts) == (5, 0, (5, 0))
+
+
+def test_runs_that_share_their_data_share_its_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def counted(train: Split, valid: Split, classes: int) -> DataFacts:
+        looked.append(classes)
+        return data_facts(train, valid, classes)
+
+    monkeypatch.setattr("pipelines.data.datasets.data_facts", counted)
+    config = RunConfig(train_limit=100, device="cpu")
+    data = load_dataset(config)
+    setups = [prepare(config.model_copy(update={"seed": seed}), data) for seed in range(3)]
+    facts = [run_context(setup).data for setup in setups]
+    assert facts == [data_facts(data.train, data.valid, data.num_classes)] * 3
+    assert looked == [10]
