@@ -71,6 +71,7 @@ REFUSED = (
             "device",
             "compile",
             "threads",
+            "read_ahead",
             "record",
             "layers",
             "every",
