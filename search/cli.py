@@ -106,10 +106,10 @@ def _at_default(options: Options) -> set[str]:
 @storage_option
 @config_flags(RunConfig, LOCAL_OPTIONS)
 def worker(name: str, storage: str, **local: str | None) -> None:
-    """Help with a study that `study run` has made, from this or any other machine.
+    """Help with a study, from this machine or another.
 
-    The worker ends when no trial is left. It needs the same storage and the same MLflow server
-    (MLFLOW_TRACKING_URI).
+    The study is one that `study run` has made. The worker ends when no trial is left. It needs the
+    same storage and the same MLflow server (MLFLOW_TRACKING_URI).
     """
     url = storage_url(storage)
     with quick_imports():
@@ -123,7 +123,10 @@ def worker(name: str, storage: str, **local: str | None) -> None:
 @name_option
 @storage_option
 def status(name: str, storage: str) -> None:
-    """How far a study is; on a terminal the table lives while trials run."""
+    """How far a study is.
+
+    On a terminal the table lives while trials run.
+    """
     url = storage_url(storage)
     from search.commands.show import show_status
 
@@ -139,7 +142,7 @@ def status(name: str, storage: str) -> None:
     help="Write the best configuration to this YAML file too, for `train --config`.",
 )
 def best(name: str, storage: str, output: Path | None) -> None:
-    """The best trial and its options; with two objectives the Pareto front."""
+    """The best trial and its options, or the front of two objectives."""
     url = storage_url(storage)
     from search.commands.show import show_best
 
@@ -168,7 +171,7 @@ def trials(name: str, storage: str, form: str | None) -> None:
     help="Write it to this folder, and not to the study's run in MLflow.",
 )
 def report(name: str, storage: str, output: Path | None) -> None:
-    """Make study.html, its pictures, trials.parquet and best.yaml again."""
+    """Make study.html, pictures, trials.parquet and best.yaml again."""
     url = storage_url(storage)
     from search.commands.show import make_report
 
@@ -188,7 +191,10 @@ def report(name: str, storage: str, output: Path | None) -> None:
 def retrain(
     name: str, storage: str, trial: int | None, register: str | None, **local: str | None
 ) -> None:
-    """Train the best configuration on training and validation data, test it once, register it."""
+    """Train the best options on all the training data.
+
+    With validation data too; the model is tested once, and registered in MLflow.
+    """
     url = storage_url(storage)
     with quick_imports():
         from search.commands.retrain import retrain_best
