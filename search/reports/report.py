@@ -25,6 +25,7 @@ from tracking.sink import Sink
 __all__ = ["send_report", "write_report"]
 
 BEST = re.compile(r"best(-\d+)?\.yaml")
+UNFINISHED = "<!doctype html><title>Study</title><p>This report has not been finished.\n"
 
 
 def send_report(
@@ -55,9 +56,12 @@ def write_report(
     Raises:
         BadOption: the folder has no report, but a file of such a name.
     """
+    shot = snapshot(study)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_earlier(folder)
-    shot = snapshot(study)
+    page = folder / "study.html"
+    # First, or what an interrupted command has left would be taken for files of somebody's own.
+    page.write_text(UNFINISHED, encoding="utf-8")
     base, options = definition.base, definition.options
     configs = _configs(shot, base, front="," in options.objective)
     files = []
@@ -67,7 +71,6 @@ def write_report(
     files.append(folder / "trials.parquet")
     pq.write_table(trials_table(shot.study), files[-1])
     pictures, _ = save_plots(shot, folder / "plots")
-    page = folder / "study.html"
     trials = {name: trial for name, (_, trial) in configs.items()}
     words = study_page(shot, base, options.trials, trials, storage)
     page.write_text(render(words, shot), encoding="utf-8")

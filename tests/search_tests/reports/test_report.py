@@ -100,6 +100,22 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"best-fashion.yaml", "study.html"}
 
 
+def test_what_was_interrupted_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(search.reports.report, "save_plots", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(every_state(), defined(10), tmp_path)
+    assert "not been finished" in (tmp_path / "study.html").read_text()
+    files = write_report(every_state(), defined(10), tmp_path)
+    assert "not been finished" not in (tmp_path / "study.html").read_text()
+    assert {path.name for path in files} >= {"study.html", "best.yaml"}
+
+
 def test_each_trial_of_a_front_has_its_configuration(tmp_path: Path) -> None:
     study = realistic(two=True)
     write_report(study, defined(40, "accuracy,seconds"), tmp_path)
