@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -20,7 +21,14 @@ def sqlite_file(uri: str) -> str:
 
 
 def absolute_uri(uri: str) -> str:
-    """A relative path to a SQLite file made absolute: records may be sent from another folder."""
+    """A relative path to a SQLite file, or to a folder that is a store, made absolute.
+
+    Records may be sent from another folder.
+    """
+    folder = re.fullmatch(r"(?:file:)?([^/:][^:]*)", uri)
+    if folder and not uri.startswith("databricks"):
+        path = Path(unquote(folder[1]) if store_kind(uri) == "file" else uri).absolute()
+        return path.as_uri() if store_kind(uri) == "file" else str(path)
     file = sqlite_file(uri)
     if not file:
         return uri
