@@ -83,6 +83,12 @@ class Delivery:
         self._note()
         return True
 
+    def hand_over(self, names: Iterable[str]) -> None:
+        """Send files of the run's folder that the spool does not name. Raises as ``send`` does."""
+        self._requests.extend(Request("artifact", [name, ""]) for name in names)
+        while self._requests:
+            self._send_or_set_aside(self._requests[0])
+
     def _note(self) -> None:
         self._noted = False
         self.spool.acknowledge(self._end)

@@ -15,6 +15,9 @@ from tracking.spool import Spool, SpoolInUse
 
 __all__ = ["replay_all"]
 
+OWN = {"spool", RETURNED}
+"""What in a run's folder is no record of the run."""
+
 
 def replay_all(directory: Path | None = None) -> Iterator[str]:
     """Deliver every spool below ``directory``; gives a line for each run and removes its folder.
@@ -49,10 +52,11 @@ def _replay(folder: Path) -> str:
         run = MlflowRun.find(spool.target["tracking_uri"], spool.target["run_id"])
         delivery = Delivery(spool, run)
         delivery.returned.queue_again(spool)
-        _deliver(delivery)
+        while delivery.send():
+            pass
         cut_short, killed = not spool.finished, False
         if cut_short:
-            _hand_over(delivery, spool)
+            _hand_over(delivery)
         if cut_short and "owner" not in spool.target:
             killed = run.is_running()
             _end_cut_short(run, spool, killed)
@@ -64,20 +68,12 @@ def _replay(folder: Path) -> str:
     return _outcome(run, delivery, killed)
 
 
-def _deliver(delivery: Delivery) -> None:
-    while delivery.send():
-        pass
-
-
-def _hand_over(delivery: Delivery, spool: Spool) -> None:
+def _hand_over(delivery: Delivery) -> None:
     """What the process had recorded and had no time to hand over."""
-    directory = spool.directory.parent
+    directory = delivery.spool.directory.parent
     for half_written in directory.rglob("*.tmp"):
         half_written.unlink()
-    own = {spool.directory.name, RETURNED}
-    for name in sorted({path.name for path in directory.iterdir()} - own):
-        spool.append({"artifact": [name, ""]})
-    _deliver(delivery)
+    delivery.hand_over(sorted({path.name for path in directory.iterdir()} - OWN))
 
 
 def _end_cut_short(run: MlflowRun, spool: Spool, killed: bool) -> None:

@@ -34,6 +34,8 @@ class MlflowRun:
         self.client = client
         self.run_id = str(run.info.run_id)
         self.experiment_id = str(run.info.experiment_id)
+        self.began = (run.info.start_time or 0) / 1000
+        """Unix seconds."""
         # `mlflow run` logs an entry point's parameters itself, as the text that was given: 1e-2
         # there and 0.01 here would be a change of value, which MLflow refuses.
         self.known_params = frozenset(run.data.params)
@@ -133,7 +135,7 @@ class MlflowRun:
 
     def end(self, status: str, seconds: float) -> None:
         """Set the final status (FINISHED, FAILED, KILLED) and the time, in Unix seconds."""
-        self.client.set_terminated(self.run_id, status, int(seconds * 1000))
+        self.client.set_terminated(self.run_id, status, round(seconds * 1000))
 
 
 def _client(uri: str, *, create: bool = True) -> MlflowClient:

@@ -100,7 +100,9 @@ class MlflowSink:
     def end(self, status: str, seconds: float | None = None) -> None:
         """Write down how the run has ended, as ``finish`` does, which ``close`` then delivers."""
         if not self.ended:
-            self._spool.append({"finish": [status, seconds or time.time()]})
+            # A clock that has been put back would let the run end before it began.
+            ended = seconds or max(time.time(), self.run.began)
+            self._spool.append({"finish": [status, ended]})
             self.ended = True
 
     def close(self) -> None:

@@ -47,6 +47,19 @@ def test_two_sinks_for_one_folder(run: MlflowRun, tmp_path: Path) -> None:
     first.close()
 
 
+def test_a_clock_that_is_put_back_ends_no_run_before_it_began(
+    run: MlflowRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = MlflowSink(run, tmp_path)
+    now = time.time()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now - 86400)
+        sink.end("FINISHED")
+    sink.close()
+    info = found_run(sqlite_store(), run.run_id).info
+    assert (info.status, info.end_time) == ("FINISHED", info.start_time)
+
+
 def test_end_of_the_run_is_when_it_ended(run: MlflowRun, tmp_path: Path) -> None:
     sink = MlflowSink(run, tmp_path)
     before = int(time.time() * 1000)
