@@ -13,35 +13,21 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from pipelines.base_options import Options
 from pipelines.choices import CYCLES, PCT_START, check_name
-from pipelines.config_checks import check_number, check_together
+from pipelines.config_checks import check_together
 from tracking.interval import parse_every
 
-__all__ = ["Options", "RunConfig"]
+__all__ = ["RunConfig"]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Options(BaseModel):
-    """Frozen, closed, and strict about numbers: finite ones, and no truth values."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return check_number(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class RunConfig(Options):

@@ -1,35 +1,15 @@
-"""What is wrong with options: truth values in place of numbers, and what does not go together."""
+"""Options of a training run that do not go together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 from pipelines.choices import CYCLES, PCT_START
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
 
-__all__ = ["check_number", "check_together"]
-
-
-def check_number(value: Any, kind: Any) -> Any:
-    """The value, given for an option of this type.
-
-    Raises ValueError: the option is a number, or several, and the value is true or false, which
-    Python would take for 1 and 0.
-    """
-    values = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(one, bool) for one in values) and {int, float} & set(_parts(kind)):
-        raise ValueError("allowed: a number, not true or false")
-    return value
-
-
-def _parts(kind: Any) -> Iterator[Any]:
-    """The types that a type is made of: int of ``tuple[Annotated[int, ...], ...] | None``."""
-    yield kind
-    for part in get_args(kind):
-        yield from _parts(part)
+__all__ = ["check_together"]
 
 
 def check_together(config: RunConfig) -> None:

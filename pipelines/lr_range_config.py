@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from pipelines.config import Options
+from pipelines.base_options import Options
 
 __all__ = ["LrRangeConfig"]
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from pipelines.config import Options, RunConfig
+from pipelines.base_options import Options
+from pipelines.config import RunConfig
 from pipelines.flags import config_file, config_flags
 from pipelines.options import configs_from, given_options
 from search.config import LOCAL_OPTIONS, StudyConfig

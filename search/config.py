@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.config import Options
+from pipelines.base_options import Options
 from search.rung_plan import RungPlan, parse_shares
 
 __all__ = ["LOCAL_OPTIONS", "MLFLOW_OPTIONS", "RUNNING_OPTIONS", "StudyConfig"]

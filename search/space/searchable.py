@@ -13,7 +13,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field
 
-from pipelines.config import Options, RunConfig
+from pipelines.base_options import Options
+from pipelines.config import RunConfig
 from pipelines.options import config_from
 from tracking.errors import BadOption, did_you_mean
 
