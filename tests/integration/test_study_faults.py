@@ -267,7 +267,7 @@ def test_a_study_in_one_process_is_stopped(
         "search.trials.objective.MlflowRun.child",
         "search.trials.objective.prepare",
         "search.trials.judge.Judge.conclude",
-        "tracking.mlflow_runs.session._finish",
+        "tracking.mlflow_runs.session._end",
     ],
 )
 def test_a_signal_at_any_moment_leaves_nothing_running(
@@ -280,10 +280,10 @@ def test_a_signal_at_any_moment_leaves_nothing_running(
 
     def interrupted(*given: Any, **named: Any) -> Any:
         calls.append(1)
-        if name == "_finish" and len(calls) == 1:
+        if name == "_end" and len(calls) == 1:
             os.kill(os.getpid(), signal.SIGINT)
         result = real(*given, **named)
-        if name != "_finish" and len(calls) == 1:
+        if name != "_end" and len(calls) == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return result
 
