@@ -141,8 +141,6 @@ class RunConfig(Options):
     """Compile the model with torch.compile."""
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads; 0 leaves it to PyTorch."""
-    read_ahead: int = Field(1, ge=0, le=64)
-    """Batches that are read while the network trains, where the images are too many for memory."""
 
     # -- recording --
     record: bool = True

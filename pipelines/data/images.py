@@ -31,7 +31,7 @@ MEMORY_LIMIT = 2 * 2**30
 
 
 class ImageReader(Protocol):
-    """Reads images by number; several threads may call it at a time."""
+    """Reads images by number; picklable, so that it works in a DataLoader's worker too."""
 
     def __call__(self, index: Tensor) -> Tensor:
         """Read the images of an int64 index (n): uint8 (n, C, H, W)."""

@@ -1,4 +1,4 @@
-"""Batches on the device: from memory where the images fit, else read while the network trains.
+"""Batches on the device: from memory where the images fit, else through a DataLoader.
 
 Images stay uint8 until a batch is normalised. Data order and augmentation come from the loader's
 own generator; the global random state is never touched.
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from pipelines.config import RunConfig
 from pipelines.data.augment import Augment
 from pipelines.data.datasets import ImageData, seeded
 from pipelines.data.images import Split
-from pipelines.data.read_ahead import read_ahead
 
 __all__ = ["Batch", "InMemoryLoader", "Loader", "Loaders", "StreamLoader", "make_loaders"]
 
@@ -139,28 +139,43 @@ class InMemoryLoader(Loader):
 
 
 class StreamLoader(Loader):
-    """Batches of images that are read while the network trains on those before."""
+    """Batches of images that a DataLoader reads when they are needed."""
 
-    ahead = 1
-    """Batches that are read at a time, by a thread each; 0 reads each when it is wanted."""
+    workers = 0
+    """Processes that read ahead; 0 reads in this one."""
 
     def _prepare(self) -> None:
+        self._samples = _Samples(self.split)
         self._format = torch.channels_last if self.channels_last else torch.contiguous_format
 
     def _batches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        parts = torch.split(order, self.batch_size)
-        for images, labels in read_ahead(self._read, parts, self.ahead):
+        loader = DataLoader(
+            self._samples,
+            batch_size=None,  # an item is a batch: the sampler gives an index tensor for each
+            sampler=torch.split(order, self.batch_size),
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=Generator(),  # without one, DataLoader draws from the global random state
+        )
+        for images, labels in loader:
             on_device = images.to(self.device, non_blocking=True)
             yield (
                 on_device.contiguous(memory_format=self._format),
                 labels.to(self.device, non_blocking=True),
             )
 
-    def _read(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        images, labels = self.split.images[index], self.split.labels[index]
-        if self.device.type == "cuda":  # only from pinned memory is a copy made in the background
-            return images.pin_memory(), labels.pin_memory()
-        return images, labels
+
+class _Samples(Dataset[tuple[Tensor, Tensor]]):
+    """A split as a data set whose items are whole batches."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return self.split.images[index], self.split.labels[index]
+
+    def __len__(self) -> int:
+        return len(self.split)
 
 
 class Loaders(NamedTuple):
@@ -181,7 +196,7 @@ def make_loaders(data: ImageData, config: RunConfig, device: torch.device) -> Lo
 
     def loader(split: Split, batch_size: int, training: bool) -> Loader:
         kind = InMemoryLoader if isinstance(split.images, Tensor) else StreamLoader
-        made = kind(
+        return kind(
             split,
             batch_size,
             data.mean,
@@ -192,9 +207,6 @@ def make_loaders(data: ImageData, config: RunConfig, device: torch.device) -> Lo
             channels_last=config.channels_last,
             augment=augment if wanted and training else None,
         )
-        if isinstance(made, StreamLoader):
-            made.ahead = config.read_ahead
-        return made
 
     evaluation = max(config.batch_size, EVALUATION_BATCH)
     return Loaders(

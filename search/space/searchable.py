@@ -72,7 +72,6 @@ REFUSED = (
             "device",
             "compile",
             "threads",
-            "read_ahead",
             "record",
             "layers",
             "every",

@@ -63,7 +63,6 @@ EVERY_OPTION: dict[str, Any] = {
     "channels_last": False,
     "compile": True,
     "threads": 2,
-    "read_ahead": 3,
     "record": True,
     "layers": r"conv\d\.relu",
     "every": "auto:0.05",
@@ -129,7 +128,6 @@ def refusal(**options: Any) -> str:
         ("nesterov", ["perhaps"]),
         ("patience", [-1]),
         ("threads", [-1, 99_999]),
-        ("read_ahead", [-1, 65]),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_name(name: str, values: list[Any]) -> None:
