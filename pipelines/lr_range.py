@@ -62,13 +62,7 @@ def lr_range_test(setup: Setup, options: LrRangeConfig, report: Report | None = 
     finally:
         snapshot.restore()
     curve = _trimmed(lrs, losses, options.lr_steps)
-    trouble = _trouble(losses, curve[1], options)
-    if not diverged and _only_noise(np.array(raw), curve[1], options.lr_steps // 10 + 1):
-        trouble = (
-            f"no learning rate from {options.lr_start:g} to {options.lr_end:g} changes the loss by "
-            "more than its noise from batch to batch; use a larger lr_end, more lr_steps or a "
-            "larger batch_size"
-        )
+    trouble = _trouble(raw, curve[1], diverged, options)
     suggestions = {} if trouble else _suggestions(*curve)
     finite = sum(map(math.isfinite, losses))
     return LrRange(tuple(lrs[:finite]), tuple(losses[:finite]), suggestions, diverged, trouble)
@@ -77,8 +71,7 @@ def lr_range_test(setup: Setup, options: LrRangeConfig, report: Report | None = 
 def _curve(
     setup: Setup, options: LrRangeConfig, report: Report | None
 ) -> tuple[list[float], list[float], list[float], bool]:
-    """Rates, losses and smoothed losses up to and with the one that ended the test; whether one
-    did."""
+    """Rates, losses, smoothed losses, up to and with what ended the test; whether it diverged."""
     step = TrainStep(setup.model, setup.optimizer, setup.device, setup.step_options)
     setup.model.train()
     lrs: list[float] = []
@@ -112,13 +105,19 @@ def _trimmed(lrs: list[float], losses: list[float], steps: int) -> tuple[Floats,
     return np.array(lrs[kept]), np.array(losses[kept])
 
 
-def _trouble(losses: list[float], trimmed: Floats, options: LrRangeConfig) -> str:
-    if not math.isfinite(losses[0]):
-        return f"the loss of the untrained network is {losses[0]}; look at the data and the model"
+def _trouble(raw: list[float], trimmed: Floats, diverged: bool, options: LrRangeConfig) -> str:
+    if not math.isfinite(raw[0]):
+        return f"the loss of the untrained network is {raw[0]}; look at the data and the model"
     if len(trimmed) < 3:
         return (
-            f"the loss diverged after {len(losses)} of {options.lr_steps} steps, too early for a "
+            f"the loss diverged after {len(raw)} of {options.lr_steps} steps, too early for a "
             f"suggestion; use a lower lr_start than {options.lr_start:g} or a smaller lr_end"
+        )
+    if not diverged and _only_noise(np.array(raw), trimmed, options.lr_steps // 10 + 1):
+        return (
+            f"no learning rate from {options.lr_start:g} to {options.lr_end:g} changes the loss by "
+            "more than its noise from batch to batch; use a larger lr_end, more lr_steps or a "
+            "larger batch_size"
         )
     if trimmed.min() > (1 - LEAST_FALL) * trimmed[0]:
         return (

@@ -12,7 +12,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,25 @@ def test_whoever_waits_may_interrupt(
     list(replay_all())
     assert history(server.url, tracked.run.run_id, "loss") == expected(50)
     assert found_run(server.url, tracked.run.run_id).info.status == "FINISHED"
+    assert names_in() == []
+
+
+def test_an_interruption_of_a_wait_that_succeeds_is_raised(server: Any, patience: float) -> None:
+    """Or a loop over several trainings would go on after it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    back = threading.Timer(1.0, server.signal, [signal.SIGCONT])
+    with ExitStack() as run:
+        tracked = run.enter_context(tracked_run("tests", patience=patience))
+        server.signal(signal.SIGSTOP)
+        give(tracked, 0, 50)
+        threading.Thread(target=interrupt_at_the_end_of, args=(tracked, patience)).start()
+        back.start()
+        with pytest.raises(KeyboardInterrupt):
+            run.close()
+    signal.signal(signal.SIGINT, before)
+    back.join()
+    assert found_run(server.url, tracked.run.run_id).info.status == "FINISHED"
+    assert history(server.url, tracked.run.run_id, "loss") == expected(50)
     assert names_in() == []
 
 

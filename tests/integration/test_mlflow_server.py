@@ -60,7 +60,8 @@ def test_everything_arrives_and_a_second_time_changes_nothing(server: Any, tmp_p
     run = MlflowRun.open("tests")
     sink = MlflowSink(run, tmp_path / "records")
     fill(sink, tmp_path / "records")
-    sink.finish("FINISHED")
+    sink.end("FINISHED")
+    sink.close()
     check(server.url, run.run_id)
     # As after a process that was killed between sending and acknowledging.
     spool = Spool(tmp_path / "records" / "spool")

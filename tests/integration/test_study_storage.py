@@ -9,8 +9,7 @@ import subprocess
 import sys
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,12 +22,10 @@ from search.storage.database import open_storage
 from search.storage.trial_queue import fill_queue, settled
 from search.storage.url import StorageUrl, storage_url
 from tests.integration.postgres import PASSWORD, serve
+from tests.search_tests.storage.queued import Workers, queue_workers, rescue
 from tracking.errors import BadTracking
 
 ROOT = Path(__file__).parents[2]
-WORKER = ROOT / "tests" / "search_tests" / "storage" / "queue_worker.py"
-
-Workers = Callable[[str], "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -64,35 +61,14 @@ def study(url: StorageUrl) -> Iterator[optuna.Study]:
 
 @pytest.fixture
 def worker(url: StorageUrl) -> Iterator[Workers]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(task: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, str(WORKER), task, "s"],
-            env=os.environ | url.environment | {"PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with process:
-            process.kill()
+    with queue_workers(url) as start:
+        yield start
 
 
 def _go(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
-
-
-def _rescue(study: optuna.Study) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)
 
 
 def test_two_workers_share_the_queue(study: optuna.Study, worker: Workers) -> None:
@@ -122,7 +98,7 @@ def test_killed_worker_s_trial_is_done_by_another(
     deadline = time.monotonic() + patience
     while study.trials[0].state == TrialState.RUNNING and time.monotonic() < deadline:
         time.sleep(0.2)
-        _rescue(study)
+        rescue(study)
     other = worker("drain")
     assert other.communicate("\n")[0].split() == ["1", "2", "3"]
     trials = study.trials
@@ -141,7 +117,7 @@ def test_live_worker_keeps_its_trial(study: optuna.Study, worker: Workers) -> No
     # Longer than its grace period.
     for _ in range(8):
         time.sleep(0.5)
-        _rescue(study)
+        rescue(study)
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
 
 

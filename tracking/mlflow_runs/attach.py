@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tracking import __version__
 from tracking.errors import BadTracking, RecordsWaiting
@@ -14,7 +13,6 @@ from tracking.mlflow_runs.run_folders import (
     check_records_root,
     records_root,
     remove_if_empty,
-    remove_run_folder,
 )
 from tracking.mlflow_runs.session import TrackedRun
 from tracking.mlflow_runs.sink import MlflowSink
@@ -47,17 +45,13 @@ def attached_run(
     directory = records_root() / run.run_id
     sink = MlflowSink(run, directory, owned=False, patience=patience)
     sink.tags({"layerscope.version": __version__})
+    attached = TrackedRun(run, sink, directory)
     try:
-        yield TrackedRun(run, sink, directory)
+        yield attached
     except BaseException:
         try:
-            _close(sink, directory)
+            attached.deliver()
         except RecordsWaiting as waiting:
             log.warning("%s", waiting)
         raise
-    _close(sink, directory)
-
-
-def _close(sink: MlflowSink, directory: Path) -> None:
-    sink.close()
-    remove_run_folder(directory)
+    attached.deliver()

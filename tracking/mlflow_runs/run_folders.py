@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tracking.errors import BadTracking
+from tracking.mlflow_runs.set_aside import REFUSED
 
 __all__ = ["check_records_root", "records_root", "remove_if_empty", "remove_run_folder"]
 
@@ -40,7 +41,7 @@ def remove_run_folder(directory: Path) -> None:
     Where MLflow has refused something, the folder stays with ``refused.jsonl`` in it, and only the
     spool goes, since there is nothing more to send.
     """
-    refused = (directory / "refused.jsonl").exists()
+    refused = (directory / REFUSED).exists()
     shutil.rmtree(directory / "spool" if refused else directory, ignore_errors=True)
     remove_if_empty(directory.parent)
 

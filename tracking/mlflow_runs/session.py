@@ -47,6 +47,18 @@ class TrackedRun:
     sink: MlflowSink
     directory: Path
 
+    def deliver(self) -> None:
+        """Wait until all has arrived in MLflow, and remove the folder.
+
+        Raises as ``MlflowSink.close``; where RecordsWaiting, the folder stays.
+        """
+        try:
+            self.sink.close()
+        except (KeyboardInterrupt, SystemExit):  # although all has arrived
+            remove_run_folder(self.directory)
+            raise
+        remove_run_folder(self.directory)
+
     def log_model(
         self,
         make: Callable[[], tuple[nn.Module, npt.NDArray[np.float32]]],
@@ -214,11 +226,7 @@ def _deliver_what_there_is(opened: TrackedRun, deliveries: Deliveries | None) ->
 
 
 def _deliver(opened: TrackedRun, deliveries: Deliveries | None) -> None:
-    def deliver() -> None:
-        opened.sink.close()
-        remove_run_folder(opened.directory)
-
     if deliveries is None:
-        deliver()
+        opened.deliver()
     else:
-        deliveries.add(deliver, opened.sink.give_up)
+        deliveries.add(opened.deliver, opened.sink.give_up)

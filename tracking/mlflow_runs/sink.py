@@ -38,8 +38,9 @@ class MlflowSink:
     ``close`` waits until everything has arrived; it gives up ``patience`` seconds after the last
     delivery (a request on its way may add MLflow's own timeout), or when it is interrupted. Raises
     RecordsWaiting then, or where something before MLflow has refused a request (a gateway with a
-    limit for files): nothing is lost, `layerscope replay` sends it later. A run that is not
-    ``owned`` is left to its owner to end, also when this process is killed.
+    limit for files): nothing is lost, `layerscope replay` sends it later. An interruption
+    is raised again where all has arrived. A run that is not ``owned`` is left to its owner to end,
+    also when this process is killed.
     """
 
     def __init__(
@@ -89,20 +90,14 @@ class MlflowSink:
     def hurry(self) -> None:
         self._upload.hurry()
 
-    def finish(self, status: str, seconds: float | None = None) -> None:
-        """End the run with an MLflow status (FINISHED, FAILED, KILLED) and close.
+    def end(self, status: str) -> None:
+        """Write down that the run has ended, unless that stands there; ``close`` delivers it.
 
-        ``seconds`` is when it ended, in Unix time, unless that is now.
+        ``status`` is MLflow's: FINISHED, FAILED or KILLED.
         """
-        self.end(status, seconds)
-        self.close()
-
-    def end(self, status: str, seconds: float | None = None) -> None:
-        """Write down how the run has ended, as ``finish`` does, which ``close`` then delivers."""
         if not self.ended:
             # A clock that has been put back would let the run end before it began.
-            ended = seconds or max(time.time(), self.run.began)
-            self._spool.append({"finish": [status, ended]})
+            self._spool.append({"finish": [status, max(time.time(), self.run.began)]})
             self.ended = True
 
     def close(self) -> None:
@@ -120,6 +115,7 @@ class MlflowSink:
 
     def _deliver(self) -> None:
         upload = self._upload
+        interruption: BaseException | None = None
         if upload.away:
             self._say_that_it_waits(f"up to {self._patience:g} s for MLflow")
         upload.close()
@@ -127,8 +123,9 @@ class MlflowSink:
             if not upload.wait(UNNOTICED):
                 self._say_that_it_waits("for records to arrive in MLflow")
                 upload.wait()
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as error:
             # Whoever waits has had enough.
+            interruption = error
             upload.give_up()
             with suppress(KeyboardInterrupt):
                 upload.wait(2 * GRACE)
@@ -142,6 +139,8 @@ class MlflowSink:
                 f"({upload.away or upload.returns or 'interrupted'}); "
                 f"send them with: {replay_command(self._directory)}"
             )
+        if interruption is not None:  # all has arrived, and still somebody wants an end
+            raise interruption
 
     def _say_that_it_waits(self, what: str) -> None:
         # Elsewhere than in the main thread nobody waits, and Ctrl-C does not arrive.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +10,7 @@ import pytest
 
 from search.storage.database import open_storage
 from search.storage.url import StorageUrl, storage_url
-from tests.search_tests.storage.queued import Workers
-
-ROOT = Path(__file__).parents[3]
-WORKER = Path(__file__).with_name("queue_worker.py")
+from tests.search_tests.storage.queued import Workers, queue_workers
 
 
 @pytest.fixture(autouse=True)
@@ -41,22 +35,5 @@ def study(url: StorageUrl) -> optuna.Study:
 
 @pytest.fixture
 def worker(url: StorageUrl) -> Iterator[Workers]:
-    """Starts worker processes, and ends those that a test leaves."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(task: str) -> subprocess.Popen[str]:
-        environment = os.environ | url.environment | {"PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
-            [sys.executable, str(WORKER), task, "s"],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with process:
-            process.kill()
+    with queue_workers(url) as start:
+        yield start

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -14,8 +17,21 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.trial_queue import fill_queue
+from search.storage.url import StorageUrl
 
-__all__ = ["Workers", "count", "gives_back", "let_time_pass", "next_trial", "rescue", "take"]
+__all__ = [
+    "Workers",
+    "count",
+    "gives_back",
+    "let_time_pass",
+    "next_trial",
+    "queue_workers",
+    "rescue",
+    "take",
+]
+
+ROOT = Path(__file__).parents[3]
+WORKER = Path(__file__).with_name("queue_worker.py")
 
 Workers = Callable[..., "subprocess.Popen[str]"]
 
@@ -53,3 +69,26 @@ def next_trial(study: optuna.Study, lr: float = 0.1) -> FrozenTrial:
 
 def gives_back(study: optuna.Study, trial: FrozenTrial) -> None:
     study._storage._backend.give_back(study._study_id, trial._trial_id, "interrupted")
+
+
+@contextmanager
+def queue_workers(url: StorageUrl) -> Iterator[Workers]:
+    """Starts worker processes (queue_worker.py), and ends those that a test leaves."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(task: str) -> subprocess.Popen[str]:
+        environment = os.environ | url.environment | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            [sys.executable, str(WORKER), task, "s"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()

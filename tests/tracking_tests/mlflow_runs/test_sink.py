@@ -63,9 +63,11 @@ def test_a_clock_that_is_put_back_ends_no_run_before_it_began(
 def test_end_of_the_run_is_when_it_ended(run: MlflowRun, tmp_path: Path) -> None:
     sink = MlflowSink(run, tmp_path)
     before = int(time.time() * 1000)
-    sink.finish("FAILED")
+    sink.end("FAILED")
+    sink.close()
     after = int(time.time() * 1000)
-    sink.finish("FINISHED")
+    sink.end("FINISHED")
+    sink.close()
     info = found_run(sqlite_store(), run.run_id).info
     assert info.status == "FAILED"
     assert before <= info.end_time <= after
