@@ -33,7 +33,7 @@ from tracking.hooks.outputs import float_tensors, has_values, in_backward, in_tr
 from tracking.pace import Pace
 from tracking.recorders.metric_keys import metric_key
 from tracking.recorders.record_log import Watch
-from tracking.recorders.step_recorder import RecordTable, StepRecorder
+from tracking.recorders.step_recorder import FLUSH_EVERY, RecordTable, StepRecorder
 from tracking.records import LayerStats, Metric
 from tracking.sink import Sink
 from tracking.statistics.lasting import LastingDead
@@ -49,14 +49,15 @@ METRICS = ("mean", "std", "near_zero", "dead_channels")
 class ActivationStats(StepRecorder[LayerStats]):
     """Records statistics of the outputs of a model's layers, step by step.
 
-    Hooks reduce each output on its own device; nothing is moved to the host until ``flush_every``
-    recorded steps are full, so memory does not grow with the number of steps. Rows go to Parquet
-    parts below ``directory`` (a temporary one by default) and become ``stats.parquet`` when the
-    context ends; thinned metrics go to ``sink``. ``watch`` is given finished rows every 16 recorded
-    steps, on rank 0. A step is what lies between two calls of
-    ``optimizer.step()`` (or of ``step()``): the batches of an accumulated gradient, and repeated
-    calls of one layer, merge into one row. Copies of the model are not recorded. With several ranks
-    each must record, and rows are those of the global batch, unless ``together`` is False.
+    Hooks reduce each output on its own device; 64 recorded steps come to the host at a time, or 16
+    where ``watch`` is given the finished rows (on rank 0). ``flush_every`` steps are written at a
+    time, fewer where that takes longer than five seconds, so memory does not grow with the number
+    of steps. Rows go to Parquet parts below ``directory`` (a temporary one by default) and become
+    ``stats.parquet`` when the context ends; thinned metrics go to ``sink``. A step is what lies
+    between two calls of ``optimizer.step()`` (or of ``step()``): the batches of an accumulated
+    gradient, and repeated calls of one layer, merge into one row. Copies of the model are not
+    recorded. With several ranks each must record, and rows are those of the global batch, unless
+    ``together`` is False.
 
     Raises BadOption: ``layers``, ``every`` or ``flush_every`` cannot be used, or, when the context
     is entered, ``layers`` matches nothing; BadTracking: the directory cannot be written.
@@ -75,7 +76,7 @@ class ActivationStats(StepRecorder[LayerStats]):
         directory: Path | str | None = None,
         sink: Sink | None = None,
         expected_steps: int | None = None,
-        flush_every: int = 64,
+        flush_every: int = FLUSH_EVERY,
         watch: Watch[LayerStats] | None = None,
         together: bool = True,
     ) -> None:

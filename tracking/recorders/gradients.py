@@ -36,6 +36,7 @@ from tracking.hooks.outputs import float_tensors, has_values, in_trace
 from tracking.pace import Pace
 from tracking.recorders.metric_keys import metric_key
 from tracking.recorders.record_log import Watch
+from tracking.recorders.step_recorder import FLUSH_EVERY
 from tracking.recorders.sum_stats import SumStats
 from tracking.records import GradientRecord
 from tracking.sink import Sink
@@ -74,7 +75,7 @@ class GradientStats(SumStats[GradientRecord]):
         directory: Path | str | None = None,
         sink: Sink | None = None,
         expected_steps: int | None = None,
-        flush_every: int = 64,
+        flush_every: int = FLUSH_EVERY,
         watch: Watch[GradientRecord] | None = None,
     ) -> None:
         check_layers(layers)

@@ -35,7 +35,7 @@ from tracking.recorders.step_notes import (
     records_of,
     understood,
 )
-from tracking.recorders.step_recorder import RecordTable, StepRecorder
+from tracking.recorders.step_recorder import FLUSH_EVERY, RecordTable, StepRecorder
 from tracking.records import HyperParams, Metric
 from tracking.sink import Sink
 from tracking.tables.schemas import read_steps, steps_schema, steps_table
@@ -51,11 +51,11 @@ class Recorder(StepRecorder[HyperParams]):
 
     A hook reads the parameter groups between ``backward`` and the update, so what is recorded is
     what was used, whoever set it. A step that a gradient scaler skips, or that raises, is not
-    recorded, since it did not happen. Losses stay on their device until ``flush_every`` steps, or
-    16 where somebody watches, are full. Rows go to Parquet parts below ``directory`` (a temporary
-    one by default), thinned metrics to ``sink``. ``watch`` is given finished records every 16
-    steps, on rank 0; ``pace`` is told what the steps took. With several ranks each must have a
-    recorder, unless ``together`` is False.
+    recorded, since it did not happen. Losses stay on their device until 64 steps are full, or 16
+    where ``watch`` is given the finished records (on rank 0). ``flush_every`` steps are written at
+    a time, fewer where that takes longer than five seconds: rows to Parquet parts below
+    ``directory`` (a temporary one by default), thinned metrics to ``sink``. ``pace`` is told what
+    the steps took. With several ranks each must have a recorder, unless ``together`` is False.
 
     Raises BadOption: ``optimizer`` is none, or ``flush_every`` is below 1; BadTracking: the
     directory cannot be written.
@@ -68,7 +68,7 @@ class Recorder(StepRecorder[HyperParams]):
         directory: Path | str | None = None,
         sink: Sink | None = None,
         expected_steps: int | None = None,
-        flush_every: int = 64,
+        flush_every: int = FLUSH_EVERY,
         watch: Watch[HyperParams] | None = None,
         pace: Pace | None = None,
         together: bool = True,

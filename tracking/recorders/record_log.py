@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
@@ -37,12 +39,20 @@ class RecordLog(Generic[Record]):
         self._metrics = metrics
         self._watch = watch
         self._unwritten: list[Record] = []
+        self._oldest = math.inf
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the oldest unwritten record came; negative where all are written."""
+        return time.monotonic() - self._oldest
 
     def add(self, records: Sequence[Record]) -> None:
         """Take finished records, in order, and show them to the watcher."""
         if records and self._watch is not None:
             self._watch(records)
-        self._unwritten.extend(records)
+        if records:
+            self._oldest = min(self._oldest, time.monotonic())
+            self._unwritten.extend(records)
 
     def write(self) -> list[Record]:
         """Write what has been added since the last time; what a failed write left comes again."""
@@ -50,5 +60,6 @@ class RecordLog(Generic[Record]):
         if records:
             self.file.append(self._table(records))
             self._unwritten = []  # only now: a full disk may have room again later
+            self._oldest = math.inf
             self._sink.metrics(list(self._metrics(records)))
         return records

@@ -22,9 +22,18 @@ from tracking.records import Metric
 from tracking.sink import NullSink, Sink
 from tracking.tables.record_file import RecordFile
 
-__all__ = ["RecordTable", "StepRecorder"]
+__all__ = ["FLUSH_EVERY", "RecordTable", "StepRecorder"]
 
 Record = TypeVar("Record")
+
+FLUSH_EVERY = 256
+"""Recorded steps that are written together: a part of its own takes milliseconds for each write,
+whatever is in it."""
+WRITE_WITHIN = 5.0
+"""Seconds after which steps are written although they are fewer: what a process that is killed
+takes with it, and how late the charts of a running training are."""
+TAKE_EVERY = 64
+"""Recorded steps for which there is room on the device."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +52,11 @@ class StepRecorder(ABC, Generic[Record]):
     """Base of the recorders, each of which leaves one table of what it records step by step.
 
     A context manager, used once: entering it hooks it in, and however the context ends, the hooks
-    go and the table is written. What is recorded stays where it is until ``flush_every`` steps are
-    full, so memory does not grow with the number of steps. Rows go to Parquet parts below
-    ``directory`` (a temporary one by default), thinned metrics to ``sink``. ``watch`` is given
-    finished records every 16 recorded steps, on rank 0. Where ranks record ``together``, each must
+    go and the table is written. What is recorded comes to the host every 64 recorded steps, or 16
+    where ``watch`` is given the finished records (on rank 0). It is written when ``flush_every``
+    steps have come or five seconds have gone, so memory does not grow with the number of steps.
+    Rows go to Parquet parts below ``directory`` (a temporary one by default), thinned metrics to
+    ``sink``. Where ranks record ``together``, each must
     have such a recorder; otherwise rank 0 records its own share.
 
     Raises BadOption: ``flush_every`` is below 1; BadTracking: the directory cannot be written.
@@ -80,7 +90,7 @@ class StepRecorder(ABC, Generic[Record]):
         self._thinning = Thinning(expected_steps)
         self._flush_every = flush_every
         # The same on all ranks, which exchange when they take.
-        self._take_every = min(flush_every, LOOK_EVERY) if watch else flush_every
+        self._take_every = min(flush_every, LOOK_EVERY if watch else TAKE_EVERY)
         self._untaken = self._unflushed = 0
         self._handles: list[RemovableHandle | HookHandle] = []
         self._entered = self._closed = False
@@ -162,11 +172,12 @@ class StepRecorder(ABC, Generic[Record]):
         """One more step has been recorded: take what there is, and write it, when it is enough."""
         self._untaken += 1
         self._unflushed += 1
-        if self._unflushed >= self._flush_every:
-            self.flush()
-        elif self._untaken >= self._take_every:
+        if self._untaken >= self._take_every or self._unflushed >= self._flush_every:
             self._take()
             self._untaken = 0
+            if self._unflushed >= self._flush_every or self._log.waited > WRITE_WITHIN:
+                self._log.write()
+                self._unflushed = 0
 
     def _charted(self, steps: Iterable[int]) -> set[int]:
         """Those of the steps, in order, that appear in charts."""

@@ -28,6 +28,7 @@ from tracking.hooks.optimizer_steps import inner_optimizer
 from tracking.pace import Pace
 from tracking.recorders.metric_keys import metric_key
 from tracking.recorders.record_log import Watch
+from tracking.recorders.step_recorder import FLUSH_EVERY
 from tracking.recorders.sum_stats import SumStats
 from tracking.records import UpdateRecord
 from tracking.sink import Sink
@@ -65,7 +66,7 @@ class UpdateStats(SumStats[UpdateRecord]):
         directory: Path | str | None = None,
         sink: Sink | None = None,
         expected_steps: int | None = None,
-        flush_every: int = 64,
+        flush_every: int = FLUSH_EVERY,
         watch: Watch[UpdateRecord] | None = None,
     ) -> None:
         super().__init__(

@@ -82,11 +82,11 @@ def test_rows_are_the_same_whenever_they_are_flushed(
 
 def test_memory_does_not_grow_with_the_steps() -> None:
     optimizer = sgd()
-    with Recorder(optimizer, flush_every=100) as recorder:
+    with Recorder(optimizer, flush_every=50) as recorder:
         for step in range(1000):
             recorder.note(loss=torch.tensor(1.0))
             optimizer.step()
-            assert len(recorder._pending) == (step + 1) % 100
+            assert len(recorder._pending) == (step + 1) % 50
     assert len(recorder.read()) == 1000
 
 

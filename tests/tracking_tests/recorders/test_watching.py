@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 from tests.tracking_tests.models import batches, cnn, sgd
+from tracking.recorders import step_recorder
 from tracking.recorders.activations import ActivationStats
 from tracking.recorders.gradients import GradientStats
 from tracking.recorders.hyperparameters import Recorder
@@ -46,17 +47,29 @@ def shown(kind: str, folder: Path, steps: int) -> tuple[list[list[int]], list[in
     return portions, parts, recorder.read()
 
 
+LOOKS = [[*range(first, first + 16)] for first in range(0, 256, 16)]
+"""Steps of each portion that a watcher sees of 256."""
+
+
 @pytest.mark.parametrize("kind", RECORDERS)
-def test_records_come_every_sixteen_steps_and_are_written_every_sixty_four(
-    kind: str, tmp_path: Path
+def test_records_come_every_sixteen_steps_and_256_are_written_together(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    portions, parts, table = shown(kind, tmp_path, 70)
-    assert portions == [
-        *([*range(first, first + 16)] for first in (0, 16, 32, 48)),
-        [*range(64, 70)],
-    ]
-    assert parts == [0, 0, 0, 0, 1]
-    assert sorted(set(table["step"].to_pylist())) == [*range(70)]
+    monkeypatch.setattr(step_recorder, "WRITE_WITHIN", 1e9)  # however slow the machine is
+    portions, parts, table = shown(kind, tmp_path, 260)
+    assert portions == [*LOOKS, [*range(256, 260)]]
+    assert parts == [0] * 16 + [1]
+    assert sorted(set(table["step"].to_pylist())) == [*range(260)]
+
+
+@pytest.mark.parametrize("kind", RECORDERS)
+def test_records_of_a_slow_training_are_written_sooner(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_recorder, "WRITE_WITHIN", 0)
+    _, parts, table = shown(kind, tmp_path, 40)
+    assert parts == [0, 1, 2]
+    assert sorted(set(table["step"].to_pylist())) == [*range(40)]
 
 
 @pytest.mark.parametrize("kind", RECORDERS)
