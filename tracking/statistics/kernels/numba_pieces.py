@@ -13,12 +13,11 @@ import numba
 import numpy as np
 
 from tracking.statistics.kernels import accumulators as k
-from tracking.statistics.kernels.accumulators import HIST_BINS, INTS
+from tracking.statistics.kernels import numba_histogram as h
+from tracking.statistics.kernels.accumulators import INTS
+from tracking.statistics.kernels.numba_histogram import PIECE
 
-__all__ = ["FINITE", "MOMENTS", "PIECE", "add_pairs", "add_piece", "mark_living", "merge"]
-
-PIECE = 2048
-"""Elements: 8 or 16 kB."""
+__all__ = ["FINITE", "MOMENTS", "add_piece", "mark_living", "merge"]
 
 # Columns of a piece's float64 moments: those of the accumulators, and how many elements are finite.
 FINITE = k.FLOATS
@@ -48,7 +47,7 @@ def add_piece(  # pragma: no cover - compiled
 
     ``bits`` (n,) is its memory as whole numbers. Ordinals are compared, not floats: a minimum of
     whole numbers needs no thought of NaN. The bins of a full piece go to ``pairs``, if it has room
-    (see ``add_pairs``), whose ``span`` widens to hold them.
+    (see ``numba_histogram.add_pairs``), whose ``span`` widens to hold them.
     ``ends`` (2,) of the kind of ``bits`` and ``places`` (PIECE / 2,) uint32 are memory to work in.
     """
     eps, threshold, infinity = limits
@@ -63,12 +62,12 @@ def add_piece(  # pragma: no cover - compiled
     ints[k.NEAR] += near
     ints[k.ABOVE] += above
     if pairs.size > 2 and x.size == PIECE:
-        _count_pairs(x, places, pairs)
+        h.count_pairs(x, places, pairs)
         values = ends.view(x.dtype)
-        span[0] = min(span[0], np.int64(_bin(values[0])))
-        span[1] = max(span[1], np.int64(_bin(values[1])))
+        span[0] = min(span[0], np.int64(h.bin_of(values[0])))
+        span[1] = max(span[1], np.int64(h.bin_of(values[1])))
     else:
-        _count(x, ints)
+        h.count(x, ints)
 
 
 @_compiled
@@ -138,49 +137,6 @@ def _drift(x: Any, mean: float) -> float:  # pragma: no cover - compiled
 
 
 @_compiled
-def _bin(x: Any) -> Any:  # pragma: no cover - compiled
-    """Of a finite element, as a whole number in its own float type."""
-    kind = type(x)
-    return min(max(np.floor(x * kind(4)) + kind(41), kind(0)), kind(HIST_BINS - 1))
-
-
-@_compiled
-def _count(x: Any, ints: Any) -> None:  # pragma: no cover - compiled
-    for i in range(x.size):
-        ints[k.HIST + np.int64(_bin(x[i]))] += 1
-
-
-@_compiled
-def _count_pairs(x: Any, places: Any, pairs: Any) -> None:  # pragma: no cover - compiled
-    """Count the bins of a full piece two by two: writing to the table is what takes the time.
-
-    Two tables take turns, so that equal neighbours do not wait for each other's result.
-    """
-    kind = x.dtype.type
-    half = PIECE // 2
-    for i in range(half):
-        places[i] = np.uint32(np.int32(_bin(x[i]) + kind(HIST_BINS) * _bin(x[i + half])))
-    for i in range(0, half, 2):
-        pairs[0, places[i]] += np.uint32(1)
-        pairs[1, places[i + 1]] += np.uint32(1)
-
-
-@_compiled
-def add_pairs(pairs: Any, span: Any, ints: Any) -> None:  # pragma: no cover - compiled
-    """Add the bins that were counted in pairs (2, HIST_BINS ** 2) to the histogram.
-
-    ``span`` (2,) int64: the lowest and the highest, (HIST_BINS, -1) where there are none. Most of
-    the table is of bins that nothing fell into, and reading it took a quarter of a layer's time.
-    """
-    for second in range(span[0], span[1] + 1):
-        for first in range(span[0], span[1] + 1):
-            place = first + HIST_BINS * second
-            count = np.int64(pairs[0, place]) + np.int64(pairs[1, place])
-            ints[k.HIST + first] += count
-            ints[k.HIST + second] += count
-
-
-@_compiled
 def _add_one_by_one(  # pragma: no cover - compiled
     x: Any, bits: Any, ints: Any, moments: Any, limits: Any
 ) -> None:
@@ -196,7 +152,7 @@ def _add_one_by_one(  # pragma: no cover - compiled
             mean, rest, squares = new[0], new[1], squares + new[2]
             low, high = min(low, value), max(high, value)
             finite += 1
-            _count(x[i : i + 1], ints)
+            h.count(x[i : i + 1], ints)
             ints[k.NEAR] += near
             ints[k.ABOVE] += above
         elif ordinal == infinity:

@@ -20,16 +20,17 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
 from tracking.statistics.kernels import accumulators as k
+from tracking.statistics.kernels import numba_histogram as h
 from tracking.statistics.kernels import numba_pieces as p
 from tracking.statistics.kernels.numba_intrinsics import call, call_team, next_number, to_pointer
 
 __all__ = ["SOURCE", "block_entry", "digest_of", "thread_entry"]
 
-CHUNK = 8 * p.PIECE
+CHUNK = 8 * h.PIECE
 """Elements that a thread takes at a time: some 10 microseconds' work."""
 MOST = 64
 """Threads that find accumulators; more of them would wait for memory."""
-FEW = 4 * p.PIECE
+FEW = 4 * h.PIECE
 """With up to so many elements, the table of pairs takes longer to clear than it saves."""
 
 # What threads are given, a job: int64 numbers and addresses, and where in it they are. AT_ALIVE is
@@ -100,7 +101,7 @@ def block_entry(source: str) -> Callable[..., None]:
         _ = source
         n = outer * channels * inner
         most = min((n + CHUNK - 1) // CHUNK, MOST)
-        moments = np.empty(((n + p.PIECE - 1) // p.PIECE, p.MOMENTS), np.float64)
+        moments = np.empty(((n + h.PIECE - 1) // h.PIECE, p.MOMENTS), np.float64)
         counts = np.empty((most, k.INTS), np.int64)
         marks = np.empty((most, channels), np.bool_)
         job = np.empty(JOB, np.int64)
@@ -134,7 +135,7 @@ def _do_part(x: Any, bits: Any, job: Any) -> None:  # pragma: no cover - compile
         return
     limits = kind(job[EPS]), kind(job[THRESHOLD]), kind(job[INFINITY])
     moments = carray(
-        to_pointer(job[AT_MOMENTS]), ((n + p.PIECE - 1) // p.PIECE, p.MOMENTS), np.float64
+        to_pointer(job[AT_MOMENTS]), ((n + h.PIECE - 1) // h.PIECE, p.MOMENTS), np.float64
     )
     ints = carray(to_pointer(job[AT_COUNTS] + thread * WORD * k.INTS), (k.INTS,), np.int64)
     alive = carray(to_pointer(job[AT_MARKS] + thread * channels), (channels,), np.bool_)
@@ -143,7 +144,7 @@ def _do_part(x: Any, bits: Any, job: Any) -> None:  # pragma: no cover - compile
     before = carray(to_pointer(job[AT_ALIVE]), (channels,), np.bool_)
     for c in range(channels):
         alive[c] = before[c]
-    ends, places = np.empty(2, bits.dtype), np.empty(p.PIECE // 2, np.uint32)
+    ends, places = np.empty(2, bits.dtype), np.empty(h.PIECE // 2, np.uint32)
     pairs = np.zeros((2, 1 if n <= FEW else k.HIST_BINS * k.HIST_BINS), np.uint32)
     span = np.empty(2, np.int64)
     span[0], span[1] = k.HIST_BINS, -1
@@ -152,14 +153,14 @@ def _do_part(x: Any, bits: Any, job: Any) -> None:  # pragma: no cover - compile
         if first >= n:
             break
         last = min(first + CHUNK, n)
-        for start in range(first, last, p.PIECE):
-            stop = min(start + p.PIECE, last)
-            piece = moments[start // p.PIECE]
+        for start in range(first, last, h.PIECE):
+            stop = min(start + h.PIECE, last)
+            piece = moments[start // h.PIECE]
             values, piece_bits = x[start:stop], bits[start:stop]
             p.add_piece(values, piece_bits, ints, piece, limits, ends, places, pairs, span)
         p.mark_living(x, first, last, job[INNER], alive)
     if n > FEW:
-        p.add_pairs(pairs, span, ints)
+        h.add_pairs(pairs, span, ints)
 
 
 # In loops: operations on arrays take two seconds more to compile.
