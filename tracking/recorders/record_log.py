@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
@@ -39,20 +38,18 @@ class RecordLog(Generic[Record]):
         self._metrics = metrics
         self._watch = watch
         self._unwritten: list[Record] = []
-        self._oldest = math.inf
+        self._written = time.monotonic()
 
     @property
-    def waited(self) -> float:
-        """Seconds since the oldest unwritten record came; negative where all are written."""
-        return time.monotonic() - self._oldest
+    def seconds_since_write(self) -> float:
+        """Since the last write, or since there is a log."""
+        return time.monotonic() - self._written
 
     def add(self, records: Sequence[Record]) -> None:
         """Take finished records, in order, and show them to the watcher."""
         if records and self._watch is not None:
             self._watch(records)
-        if records:
-            self._oldest = min(self._oldest, time.monotonic())
-            self._unwritten.extend(records)
+        self._unwritten.extend(records)
 
     def write(self) -> list[Record]:
         """Write what has been added since the last time; what a failed write left comes again."""
@@ -60,6 +57,6 @@ class RecordLog(Generic[Record]):
         if records:
             self.file.append(self._table(records))
             self._unwritten = []  # only now: a full disk may have room again later
-            self._oldest = math.inf
             self._sink.metrics(list(self._metrics(records)))
+        self._written = time.monotonic()
         return records

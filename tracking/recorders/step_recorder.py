@@ -56,8 +56,8 @@ class StepRecorder(ABC, Generic[Record]):
     where ``watch`` is given the finished records (on rank 0). It is written when ``flush_every``
     steps have come or five seconds have gone, so memory does not grow with the number of steps.
     Rows go to Parquet parts below ``directory`` (a temporary one by default), thinned metrics to
-    ``sink``. Where ranks record ``together``, each must
-    have such a recorder; otherwise rank 0 records its own share.
+    ``sink``. Where ranks record ``together``, each must have such a recorder; otherwise rank 0
+    records its own share.
 
     Raises BadOption: ``flush_every`` is below 1; BadTracking: the directory cannot be written.
     """
@@ -172,12 +172,14 @@ class StepRecorder(ABC, Generic[Record]):
         """One more step has been recorded: take what there is, and write it, when it is enough."""
         self._untaken += 1
         self._unflushed += 1
-        if self._untaken >= self._take_every or self._unflushed >= self._flush_every:
+        if self._unflushed >= self._flush_every:
+            self.flush()
+        elif self._untaken >= self._take_every:
             self._take()
             self._untaken = 0
-            if self._unflushed >= self._flush_every or self._log.waited > WRITE_WITHIN:
+            # When to take is counted in steps alone: ranks, whose clocks differ, do it together.
+            if self._log.seconds_since_write > WRITE_WITHIN:
                 self._log.write()
-                self._unflushed = 0
 
     def _charted(self, steps: Iterable[int]) -> set[int]:
         """Those of the steps, in order, that appear in charts."""

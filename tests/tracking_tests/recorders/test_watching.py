@@ -28,7 +28,9 @@ RECORDERS = {
 }
 
 
-def shown(kind: str, folder: Path, steps: int) -> tuple[list[list[int]], list[int], Any]:
+def shown(
+    kind: str, folder: Path, steps: int, **options: Any
+) -> tuple[list[list[int]], list[int], Any]:
     """Steps of each portion that a watcher saw, parts on disk at that time, and the table."""
     model = cnn()
     optimizer = sgd(model)
@@ -39,7 +41,7 @@ def shown(kind: str, folder: Path, steps: int) -> tuple[list[list[int]], list[in
         portions.append(sorted({record.step for record in records}))
         parts.append(len(list(folder.rglob("parts/*/*.parquet"))))
 
-    with RECORDERS[kind](model, optimizer, directory=folder, watch=watch) as recorder:
+    with RECORDERS[kind](model, optimizer, directory=folder, watch=watch, **options) as recorder:
         for x in batches(steps):
             model(x).square().mean().backward()
             optimizer.step()
@@ -70,6 +72,17 @@ def test_records_of_a_slow_training_are_written_sooner(
     _, parts, table = shown(kind, tmp_path, 40)
     assert parts == [0, 1, 2]
     assert sorted(set(table["step"].to_pylist())) == [*range(40)]
+
+
+@pytest.mark.parametrize("within", [0, 1e9])
+@pytest.mark.parametrize("kind", RECORDERS)
+def test_when_records_come_does_not_depend_on_the_clock(
+    kind: str, within: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks exchange when they take, and only the first of them writes."""
+    monkeypatch.setattr(step_recorder, "WRITE_WITHIN", within)
+    portions, *_ = shown(kind, tmp_path, 50, flush_every=20)
+    assert [portion[-1] + 1 for portion in portions] == [16, 20, 36, 40, 50]
 
 
 @pytest.mark.parametrize("kind", RECORDERS)

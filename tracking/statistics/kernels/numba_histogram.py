@@ -34,11 +34,16 @@ def count(x: Any, ints: Any) -> None:  # pragma: no cover - compiled
 
 
 @_compiled
-def count_pairs(x: Any, places: Any, pairs: Any) -> None:  # pragma: no cover - compiled
+def count_pairs(  # pragma: no cover - compiled
+    x: Any, extremes: Any, places: Any, pairs: Any, span: Any
+) -> None:
     """Count the bins of a full piece two by two: writing to the table is what takes the time.
 
-    Two tables take turns, so that equal neighbours do not wait for each other's result.
+    Two tables take turns, so that equal neighbours do not wait for each other's result. ``span``
+    widens to hold the bins of ``extremes``, the piece's smallest and largest element.
     """
+    span[0] = min(span[0], np.int64(bin_of(extremes[0])))
+    span[1] = max(span[1], np.int64(bin_of(extremes[1])))
     kind = x.dtype.type
     half = PIECE // 2
     for i in range(half):

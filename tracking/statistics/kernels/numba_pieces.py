@@ -47,8 +47,8 @@ def add_piece(  # pragma: no cover - compiled
 
     ``bits`` (n,) is its memory as whole numbers. Ordinals are compared, not floats: a minimum of
     whole numbers needs no thought of NaN. The bins of a full piece go to ``pairs``, if it has room
-    (see ``numba_histogram.add_pairs``), whose ``span`` widens to hold them.
-    ``ends`` (2,) of the kind of ``bits`` and ``places`` (PIECE / 2,) uint32 are memory to work in.
+    with their ``span`` (see ``numba_histogram.add_pairs``). ``ends`` (2,) of the kind of ``bits``
+    and ``places`` (PIECE / 2,) uint32 are memory to work in.
     """
     eps, threshold, infinity = limits
     low, high, near, above = _compare(bits, eps, threshold)
@@ -58,14 +58,12 @@ def add_piece(  # pragma: no cover - compiled
         return
     ends[0], ends[1] = low, high
     _to_bits(ends)
-    _set_moments(x, ends.view(x.dtype), moments)
+    extremes = ends.view(x.dtype)
+    _set_moments(x, extremes, moments)
     ints[k.NEAR] += near
     ints[k.ABOVE] += above
     if pairs.size > 2 and x.size == PIECE:
-        h.count_pairs(x, places, pairs)
-        values = ends.view(x.dtype)
-        span[0] = min(span[0], np.int64(h.bin_of(values[0])))
-        span[1] = max(span[1], np.int64(h.bin_of(values[1])))
+        h.count_pairs(x, extremes, places, pairs, span)
     else:
         h.count(x, ints)
 
