@@ -20,6 +20,7 @@ __all__ = ["main"]
 FULL = {errno.ENOSPC, errno.EDQUOT}
 COMMANDS = {
     "train": ("pipelines.cli:train", "Train a network and record what happens inside it."),
+    "resume": ("pipelines.cli:resume", "Go on with a training run that was stopped."),
     "lr-find": ("pipelines.cli:lr_find", "Find a good peak learning rate."),
     "study": ("search.cli:study", "Search schedules, batch sizes and other options."),
     "report": ("tracking.cli:report", "Make a run's report.html again."),

@@ -25,7 +25,7 @@ from benchmarks.runs import tracked_training
 from benchmarks.timing import Figures
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
-from pipelines.trainer import Fit
+from pipelines.fit import Fit
 
 __all__ = ["Side", "TakeTurns", "in_turns"]
 

@@ -13,7 +13,7 @@ from torch import nn
 from tracking.errors import BadOption, NonFiniteLoss
 
 if TYPE_CHECKING:
-    from pipelines.trainer import Fit
+    from pipelines.fit import Fit
 
 __all__ = ["Callback", "CallbackList", "EarlyStopping", "LossGuard"]
 
@@ -194,10 +194,15 @@ class EarlyStopping(Callback):
                 "valid_fraction above 0, or no EarlyStopping"
             )
         self._best, self._waited = math.inf, 0
+        for epoch in fit.history:  # of a run that goes on
+            if epoch.valid is not None:
+                self._wait(epoch.valid.loss)
 
     def after_epoch(self, fit: Fit) -> None:
-        loss = fit.metrics["valid/loss"]
-        self._waited = 0 if loss < self._best else self._waited + 1
-        self._best = min(self._best, loss)
+        self._wait(fit.metrics["valid/loss"])
         if self._waited >= self.patience and fit.epoch + 1 < fit.epochs:
             fit.stop(f"no lower validation loss than {self._best:.4f} for {self.patience} epochs")
+
+    def _wait(self, loss: float) -> None:
+        self._waited = 0 if loss < self._best else self._waited + 1
+        self._best = min(self._best, loss)

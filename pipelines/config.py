@@ -24,7 +24,10 @@ from pipelines.choices import CYCLES, PCT_START, check_name
 from pipelines.config_checks import check_together
 from tracking.interval import parse_every
 
-__all__ = ["RunConfig"]
+__all__ = ["LOCAL_OPTIONS", "RunConfig"]
+
+LOCAL_OPTIONS = ("data_dir", "device", "threads")
+"""What is a machine's own, and no part of what a run or a study is."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -173,6 +176,8 @@ class RunConfig(Options):
     """Other thresholds for rules of the diagnosis: rule.threshold=number, separated by commas."""
     report: bool = True
     """Make report.html, and a picture of the activations after each epoch."""
+    checkpoint: bool = True
+    """Keep what `resume` needs to go on with a run that is stopped."""
     log_model: bool = True
     """Log the trained model to MLflow, ready to serve."""
 

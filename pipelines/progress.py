@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from pipelines.callbacks import Callback
-from pipelines.trainer import Fit
+from pipelines.fit import Fit
 
 __all__ = ["LrRangeProgress", "ProgressReport"]
 

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
-from pipelines.trainer import Fit
+from pipelines.fit import Fit
 from tracking.diagnosis.evidence import RunContext
+from tracking.earlier import EarlierRecords
 from tracking.errors import StoppedByFinding
 from tracking.plots.epoch_pictures import EpochPictures
 from tracking.recorders.activations import ActivationStats
@@ -41,6 +43,7 @@ class Recording(Callback):
 
     ``recorder`` and ``activation_stats`` exist from the start of the fit and can be read after it.
     ``model`` is the module that was built, also where a compiled form of it is what is trained.
+    ``earlier`` is what a run that was stopped has left, with which this one goes on.
     """
 
     recorder: Recorder
@@ -55,12 +58,14 @@ class Recording(Callback):
         sink: Sink,
         context: RunContext | None = None,
         announce: Callable[[Finding], None] | None = None,
+        earlier: EarlierRecords | None = None,
     ) -> None:
         self.options = RecordingOptions.of(config)
         self._pictured = config.report
         self._stop_on = config.stop_on
         self._context = context
         self._announce = announce
+        self._earlier = earlier
         self._fatal: Finding | None = None
         self._aside = 0.0
         self.model = model
@@ -79,6 +84,7 @@ class Recording(Callback):
             scaler=fit.scaler,
             context=self._context,
             announce=self._note,
+            earlier=self._earlier,
         )
         self.recorder, self.activation_stats = record.recorder, record.activation_stats
         self._record = self._open.enter_context(record)
@@ -114,6 +120,10 @@ class Recording(Callback):
         self._stop_where_hopeless()
         if self._pictured:
             self._pictures.draw(fit.epoch)
+
+    def remember(self) -> dict[str, Any]:
+        """What its records need to be gone on with after this step; it is on disk then."""
+        return self._record.remember()
 
     @property
     def findings(self) -> tuple[Finding, ...]:

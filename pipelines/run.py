@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,16 +14,20 @@ import torch
 from torch import nn
 
 from pipelines.callbacks import Callback, EarlyStopping, LossGuard
+from pipelines.checkpoint import StoppedRun
+from pipelines.checkpointing import Checkpointing
 from pipelines.config import RunConfig
 from pipelines.data.datasets import ImageData, check_batch_size, load_dataset
 from pipelines.data.loaders import Loaders, make_loaders
+from pipelines.evaluation import Evaluation, evaluate
+from pipelines.fit import EpochResult, Fit
 from pipelines.models import build_model
 from pipelines.optimizers import make_optimizer
 from pipelines.recording import EpochMetrics, Recording
 from pipelines.schedules import make_schedule
 from pipelines.step import StepOptions
 from pipelines.summary import ModelSummary, summarize
-from pipelines.trainer import EpochResult, Evaluation, Fit, Trainer, evaluate
+from pipelines.trainer import Trainer
 from tracking.diagnosis.evidence import RunContext
 from tracking.errors import BadOption, NonFiniteLoss
 from tracking.hooks.layers import select_layers
@@ -131,29 +135,27 @@ def train(
     *,
     test: bool = True,
     announce: Callable[[Finding], None] | None = None,
+    stopped: StoppedRun | None = None,
 ) -> FitResult:
     """Train, record below ``directory``, and hand parameters, metrics and artifacts to ``sink``.
 
     ``directory`` must stay until the sink is closed. Test data is read once, at the end, and only
     where ``test`` is set. ``announce`` is given each finding of the diagnosis when it is
-    new. Raises TrainingFailed and whatever callbacks raise; all that was recorded until then is in
-    the sink.
+    new. ``stopped`` is the run to go on with, if there is one: what follows is what would have
+    followed, and the tables are those of the whole run. Raises TrainingFailed and whatever
+    callbacks raise; all that was recorded until then is in the sink.
     """
     config = setup.config
     sink = sink or NullSink()
     _describe(setup, directory, sink)
-    recording = (
-        Recording(config, setup.model, directory, sink, run_context(setup), announce)
-        if config.record
-        else None
-    )
-    own: list[Callback] = [LossGuard(), EpochMetrics(sink)]
-    if recording is not None:
-        own.append(recording)
-    if config.patience:
-        own.append(EarlyStopping(config.patience))
-    trainer = setup.trainer([*own, *callbacks])
-    fit = trainer.fit(config.epochs, lambda steps: make_schedule(config, steps))
+    recording = None
+    if config.record:
+        earlier = None if stopped is None else stopped.records
+        context = run_context(setup)
+        recording = Recording(config, setup.model, directory, sink, context, announce, earlier)
+    trainer = setup.trainer([*_own_callbacks(setup, directory, sink, recording), *callbacks])
+    start = None if stopped is None else stopped.checkpoint
+    fit = trainer.fit(config.epochs, lambda steps: make_schedule(config, steps), start)
     result = _test(setup, fit, sink) if test else None
     return FitResult(
         model=setup.model,
@@ -166,6 +168,21 @@ def train(
         activation_stats=recording.activation_stats if recording else None,
         findings=recording.findings if recording else (),
     )
+
+
+def _own_callbacks(
+    setup: Setup, directory: Path, sink: Sink, recording: Recording | None
+) -> Iterator[Callback]:
+    config = setup.config
+    yield LossGuard()
+    yield EpochMetrics(sink)
+    if recording is not None:
+        yield recording
+    if config.patience:
+        yield EarlyStopping(config.patience)
+    if config.checkpoint:
+        remember = recording.remember if recording is not None else dict
+        yield Checkpointing(setup.model, config, setup.data.digest, directory, remember)
 
 
 def run_context(setup: Setup) -> RunContext:

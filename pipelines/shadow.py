@@ -20,12 +20,13 @@ from torch import nn
 
 from pipelines.data.datasets import seeded
 from pipelines.data.loaders import Loader
+from pipelines.evaluation import Evaluation, evaluate
+from pipelines.fit import Fit
 from pipelines.optimizers import apply_values, make_optimizer
 from pipelines.run import Setup
 from pipelines.schedules import Schedule, ScheduleValues, make_schedule
 from pipelines.snapshot import RandomState
 from pipelines.step import TrainStep, endless_groups
-from pipelines.trainer import Evaluation, Fit, evaluate
 
 __all__ = ["Shadow", "ShadowResult"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -54,8 +56,33 @@ class RandomState:
         self._torch = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self._mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-        self._numpy = np.random.get_state()
+        self._numpy = np.random.get_state(legacy=True)
         self._python = random.getstate()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As tensors, numbers and tuples, which a file can hold without any code."""
+        kind, keys, *rest = self._numpy
+        return {
+            "torch": self._torch,
+            "cuda": self._cuda,
+            "mps": self._mps,
+            "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+            "python": self._python,
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        """From what ``state_dict`` gave, perhaps on another machine: the states of devices that
+        this one has not are left out."""
+        own = cls()
+        own._torch, own._python = state["torch"], state["python"]
+        if len(own._cuda) == len(state["cuda"]):
+            own._cuda = state["cuda"]
+        if own._mps is not None and state["mps"] is not None:
+            own._mps = state["mps"]
+        kind, keys, *rest = state["numpy"]
+        own._numpy = (kind, keys.numpy().astype(np.uint32), *rest)
+        return own
 
     def restore(self) -> None:
         """Put them back."""

@@ -2,89 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from pipelines.callbacks import Callback, CallbackList
-from pipelines.data.loaders import Batch, Loader, Loaders
+from pipelines.data.loaders import Batch, Loaders
+from pipelines.evaluation import Evaluation, evaluate
+from pipelines.fit import EpochResult, EpochSoFar, Fit, Start
 from pipelines.optimizers import apply_values
-from pipelines.schedules import Schedule, ScheduleValues
-from pipelines.step import StepOptions, TrainStep, autocast, batch_groups
+from pipelines.schedules import Schedule
+from pipelines.step import StepOptions, TrainStep, batch_groups
+from tracking.signals import SafePoints
 
-__all__ = ["EpochResult", "Evaluation", "Fit", "Trainer", "evaluate"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean cross entropy (without label smoothing) and share of correct answers on a split."""
-
-    loss: float
-    accuracy: float
-    top_class: float = math.nan
-    """Share of the class that was predicted most often."""
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch came to."""
-
-    epoch: int
-    step: int
-    """Optimizer steps done at its end."""
-    valid: Evaluation | None
-    """None where there is no validation data."""
-    samples_per_second: float
-    """Training samples per second, validation not included."""
-    seconds: float
-    """Training and validation, without what callbacks did aside."""
-
-
-@dataclass
-class Fit:
-    """The state of a training run, as callbacks see it."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    loaders: Loaders
-    device: torch.device
-    epochs: int
-    total_steps: int
-    scaler: torch.amp.GradScaler | None = None
-    """Scales the loss before backward (fp16); the gradients until the optimizer's step."""
-    epoch: int = 0
-    """Epochs done before this one."""
-    step: int = 0
-    """Optimizer steps done before this batch."""
-    values: ScheduleValues = field(default_factory=lambda: ScheduleValues(0.0, 0.0))
-    """Learning rate and momentum of this batch."""
-    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """Mean loss of this batch, on the device."""
-    batch_size: int = 0
-    """Samples in this batch."""
-    aside: float = 0.0
-    """Seconds of this epoch in which callbacks did something else than training: they add to it,
-    and it is left out of the speed."""
-    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    """Their answers, of the first of accumulated batches."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Of the last finished epoch: samples_per_second, train/loss_epoch (the mean over its samples)
-    and, where there is validation data, valid/loss and valid/accuracy."""
-    history: list[EpochResult] = field(default_factory=list)
-    stopped: str = ""
-    """Why the run ends early, or empty."""
-    error: BaseException | None = None
-
-    def stop(self, reason: str) -> None:
-        """End the run after this epoch, as a success."""
-        self.stopped = reason
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -110,16 +45,25 @@ class Trainer:
         self.options = options or StepOptions()
         self._callbacks = CallbackList(callbacks)
         self._step = TrainStep(model, optimizer, device, self.options)
+        self._safe_points = SafePoints()
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch."""
         return -(-len(self.loaders.train) // self.options.accumulate)
 
-    def fit(self, epochs: int, make_schedule: Callable[[int], Schedule]) -> Fit:
+    def fit(
+        self,
+        epochs: int,
+        make_schedule: Callable[[int], Schedule],
+        start: Start | None = None,
+    ) -> Fit:
         """Train for ``epochs``; ``make_schedule`` is given the total number of steps.
 
-        Whatever a callback or the model raises comes out, after every cleanup has run.
+        With ``start`` a run goes on that was stopped: what follows is bit-identical to what would
+        have followed. Whatever a callback or the model raises comes out, after every cleanup has
+        run. SIGINT, SIGTERM and SIGHUP wait for the end of a batch, so that weights, optimizer and
+        records go together; a second one does not wait.
         """
         total = self.steps_per_epoch * epochs
         schedule = make_schedule(total)
@@ -133,31 +77,45 @@ class Trainer:
             total,
             self._step.scaler,
         )
-        with self._level(fit, "fit"):
+        if start is not None:
+            start.begin(fit)
+        with self._safe_points, self._level(fit, "fit"):
             while fit.epoch < epochs:
-                self._one_epoch(fit)
+                self._one_epoch(fit, self._batches(fit, start))
+                start = None
                 fit.epoch += 1
                 if fit.stopped:
                     break
         return fit
 
-    def _one_epoch(self, fit: Fit) -> None:
+    def _batches(self, fit: Fit, start: Start | None) -> Iterator[list[Batch]]:
+        """An epoch's, or what is left of it; ``fit.so_far`` is brought to where they begin."""
+        loader = self.loaders.train
+        if start is None:
+            loss = torch.zeros((), device=self.device)
+            fit.so_far = EpochSoFar(fit.epoch, fit.step, loader.state_dict(), loss)
+            return batch_groups(loader, self.options.accumulate)
+        groups = batch_groups(loader, self.options.accumulate)
+        # Order and augmentation of what comes depend on those that have been trained on.
+        for _ in islice(groups, fit.so_far.steps):
+            pass
+        start.restore_random()
+        return groups
+
+    def _one_epoch(self, fit: Fit, groups: Iterator[list[Batch]]) -> None:
+        so_far = fit.so_far
         self.model.train()
         with self._level(fit, "epoch"):
-            fit.aside = 0.0
-            began = time.perf_counter()
-            samples, loss = 0, torch.zeros((), device=self.device)
-            for group in batch_groups(self.loaders.train, self.options.accumulate):
-                self._one_batch(fit, group)
-                samples += fit.batch_size
-                loss += fit.loss * fit.batch_size
+            fit.aside, fit.began = 0.0, time.perf_counter()
+            for group in groups:
+                with self._safe_points.held():
+                    self._one_batch(fit, group)
             _wait_for(self.device)
-            trained = time.perf_counter() - began - fit.aside
+            speed = so_far.samples / fit.training_seconds
             valid = self._validate(fit) if len(self.loaders.valid) else None
-            seconds = time.perf_counter() - began - fit.aside
-            speed = samples / trained
+            seconds = fit.training_seconds
             fit.metrics["samples_per_second"] = speed
-            fit.metrics["train/loss_epoch"] = float(loss) / samples
+            fit.metrics["train/loss_epoch"] = float(so_far.loss) / so_far.samples
             fit.history.append(EpochResult(fit.epoch, fit.step, valid, speed, seconds))
 
     def _one_batch(self, fit: Fit, group: list[Batch]) -> None:
@@ -165,10 +123,13 @@ class Trainer:
         apply_values(self.optimizer, fit.values)
         fit.labels = group[0].y
         with self._level(fit, "batch"):
+            fit.in_batch = True
             fit.batch_size = sum(len(batch.y) for batch in group)
             fit.loss = self._step.gradients(group)
             self._callbacks.call("before_step", fit)
             self._step.update()
+            fit.so_far.add(fit.loss, fit.batch_size)
+            fit.in_batch = False
         fit.step += 1
 
     def _validate(self, fit: Fit) -> Evaluation:
@@ -193,38 +154,6 @@ class Trainer:
             raise
         finally:
             self._callbacks.cleanup(f"cleanup_{name}", fit)
-
-
-def evaluate(
-    model: nn.Module, loader: Loader, device: torch.device, precision: str = "fp32"
-) -> Evaluation:
-    """Loss and accuracy of a model in evaluation mode over a loader; one transfer at the end.
-
-    The loader must have a batch.
-    """
-    was_training = model.training
-    model.eval()
-    # Apple's GPU has no float64.
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    loss = torch.zeros((), dtype=dtype, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    predicted = torch.zeros(0, dtype=torch.int64, device=device)
-    samples = 0
-    with torch.no_grad():
-        for x, y in loader:
-            with autocast(device, precision):
-                scores = model(x)
-            loss += F.cross_entropy(scores.float(), y, reduction="sum")
-            answers = scores.argmax(dim=1)
-            correct += (answers == y).sum()
-            if not len(predicted):
-                predicted = predicted.new_zeros(scores.shape[1])
-            # Not bincount, which makes the host wait for the largest answer.
-            predicted.index_add_(0, answers, torch.ones_like(answers))
-            samples += len(y)
-    model.train(was_training)
-    top = int(predicted.max()) / samples
-    return Evaluation(float(loss) / samples, int(correct) / samples, top)
 
 
 def _wait_for(device: torch.device) -> None:

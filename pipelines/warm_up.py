@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import islice
 
+from pipelines.evaluation import evaluate
 from pipelines.run import Setup
 from pipelines.step import TrainStep, batch_groups
-from pipelines.trainer import evaluate
 from tracking.recorders.activations import ActivationStats
 
 __all__ = ["warm_up"]

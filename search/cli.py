@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import click
 
 from pipelines.base_options import Options
-from pipelines.config import RunConfig
+from pipelines.config import LOCAL_OPTIONS, RunConfig
 from pipelines.flags import config_file, config_flags
 from pipelines.options import configs_from, given_options
-from search.config import LOCAL_OPTIONS, StudyConfig
+from search.config import StudyConfig
 from search.definition import StudyDefinition
 from search.space.search_space import SearchSpace
 from search.storage.url import DEFAULT_STORAGE, storage_url

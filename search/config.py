@@ -13,13 +13,10 @@ from pydantic import Field, field_validator, model_validator
 from pipelines.base_options import Options
 from search.rung_plan import RungPlan, parse_shares
 
-__all__ = ["LOCAL_OPTIONS", "MLFLOW_OPTIONS", "RUNNING_OPTIONS", "StudyConfig"]
+__all__ = ["MLFLOW_OPTIONS", "RUNNING_OPTIONS", "StudyConfig"]
 
 # What may change from one command to the next; the rest is the study's own, from its creation on.
 RUNNING_OPTIONS = ("name", "trials", "workers")
-
-# Options of the runs that are a machine's own: no part of the study, whoever has made it.
-LOCAL_OPTIONS = ("data_dir", "device", "threads")
 
 # Of the study's run in MLflow, which is not made again by a command that goes on.
 MLFLOW_OPTIONS = ("experiment", "run_name")

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.config import RunConfig
-from search.config import LOCAL_OPTIONS, MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
+from pipelines.config import LOCAL_OPTIONS, RunConfig
+from search.config import MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
 from search.space.search_space import Range, SearchSpace
 from tracking.errors import BadOption, BadTracking
 
@@ -95,7 +95,8 @@ class StudyDefinition:
         from pipelines.options import config_from
 
         # A trial leaves pictures and tables; reports and models of all of them would be too much.
-        plain = {"report": False, "log_model": False, "stop_on": "none", "run_name": ""}
+        nothing = dict.fromkeys(("report", "checkpoint", "log_model"), False)
+        plain = {**nothing, "stop_on": "none", "run_name": ""}
         return config_from(RunConfig, self.base.model_dump() | plain | dict(own))
 
     @property

@@ -173,7 +173,7 @@ def test_whoever_reads_a_run_does_not_wait_for_torch(command: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["trian"], "error: no command 'trian'; there are train, lr-find, study, report, "),
+        (["trian"], "error: no command 'trian'; there are train, resume, lr-find, study, "),
         (["train", "--lrmax", "1"], "error: No such option '--lrmax'."),
         (["train", "--lr-max"], "error: Option '--lr-max' requires an argument."),
         (["train", "digits"], "error: Got unexpected extra argument"),

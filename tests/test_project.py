@@ -50,9 +50,11 @@ ENTRY_POINTS: dict[str, tuple[str, tuple[type[BaseModel], ...]]] = {
     "lr_find": ("lr-find", (RunConfig, LrRangeConfig)),
     "study": ("study run", (StudyConfig, RunConfig)),
     "worker": ("study worker", (StudyConfig,)),
+    "resume": ("resume", ()),
 }
 # A study has no name of its own: MLflow asks for the parameters that it must be given.
-REQUIRED = {("study", "name"), ("worker", "name")}
+REQUIRED = {("study", "name"), ("worker", "name"), ("resume", "run_id")}
+ARGUMENTS = {("resume", "run_id")}
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 250, 50
 LONG = {"reduce_blocks"}  # one program on a GPU, which holds its sums in registers
 needs_own_environment = pytest.mark.skipif(
@@ -218,10 +220,13 @@ def test_parameter_reaches_the_command(entry: str, name: str) -> None:
     command = command_of(entry, **{name: value})
     words = ENTRY_POINTS[entry][0].split()
     assert command[: 2 + len(words)] == ["python", "layerscope.py", *words]
-    assert command[command.index(f"--{name.replace('_', '-')}") + 1] == value
+    if (entry, name) in ARGUMENTS:
+        assert command[2 + len(words) :] == [value]
+    else:
+        assert command[command.index(f"--{name.replace('_', '-')}") + 1] == value
 
 
-@pytest.mark.parametrize(("entry", "name"), declared())
+@pytest.mark.parametrize(("entry", "name"), sorted({*declared()} - ARGUMENTS))
 def test_parameter_has_type_and_default_of_the_option(entry: str, name: str) -> None:
     parameter = project().get_entry_point(entry).parameters[name]
     kind = next(kind for kind in ENTRY_POINTS[entry][1] if name in kind.model_fields)
@@ -336,7 +341,8 @@ def test_every_import_is_a_declared_dependency() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "lr-find", "study", *(f"study {name}" for name in study.commands)]
+    "command",
+    ["", "train", "resume", "lr-find", "study", *(f"study {name}" for name in study.commands)],
 )
 def test_help_imports_nothing_heavy(command: str) -> None:
     result = subprocess.run(

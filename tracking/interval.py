@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from tracking.errors import BadOption
 
@@ -45,6 +46,14 @@ class Interval:
     def fixed(self) -> bool:
         """Whether the interval is a number that the user gave."""
         return not self._share
+
+    def state_dict(self) -> dict[str, int]:
+        """The interval as it is, and the step that is recorded next."""
+        return {"steps": self.steps, "next": self._next}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from what ``state_dict`` gave; what recording costs is measured anew."""
+        self.steps, self._next = state["steps"], state["next"]
 
     def due(self, step: int) -> bool:
         """Whether this step is to be recorded."""
@@ -115,6 +124,14 @@ class Thinning:
         self._points = points
         self._seen = 0
         self._next = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """How many records there were, and the step that is shown next."""
+        return {"seen": self._seen, "next": self._next}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._seen, self._next = state["seen"], state["next"]
 
     def keep(self, step: int) -> bool:
         """Whether the record of this step is to be shown; steps come in ascending order."""

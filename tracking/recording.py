@@ -28,11 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from tracking.diagnosis.evidence import RunContext
-from tracking.diagnosis.live import LiveDiagnosis
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules import RULES
 from tracking.diagnosis.text import FINDINGS_TAG, tag
-from tracking.diagnosis.thresholds import parse_thresholds
+from tracking.earlier import EarlierRecords, remembered
 from tracking.pace import Pace
 from tracking.plots.pictures import draw
 from tracking.ranks import is_first_rank, several_ranks
@@ -43,7 +42,7 @@ from tracking.recorders.hyperparameters import Recorder
 from tracking.recorders.updates import UpdateStats
 from tracking.recording_options import RecordingOptions
 from tracking.records import Finding
-from tracking.run_recorders import run_recorders
+from tracking.run_recorders import run_diagnosis, run_recorders
 from tracking.sink import NullSink, Sink
 
 __all__ = ["RunRecord"]
@@ -59,8 +58,9 @@ class RunRecord:
     ended the training, hooks are removed, tables written, pictures drawn, and all of them handed
     to ``sink`` under the names of a run's artifacts. ``recorder``, ``activation_stats`` and, where
     the options want them, ``gradient_stats`` and ``update_stats`` can be read before and after.
-    ``first_step`` is the number of steps done before the recording; ``scaler`` is what the loss is
-    scaled with before ``backward``, if it is. ``context`` is what is known of the run besides, for
+    ``first_step`` is the number of steps done before the recording; ``earlier`` is what was
+    recorded of them, if this record is to go on with it. ``scaler`` is what the loss is scaled with
+    before ``backward``, if it is. ``context`` is what is known of the run besides, for
     its diagnosis; ``announce`` is given each finding when it is new. With several ranks each must
     have a RunRecord, and the first one leaves the artifacts; with ``together=False`` the first one
     alone has one, of its own share. ``rules`` are those of the diagnosis.
@@ -78,6 +78,7 @@ class RunRecord:
         sink: Sink | None = None,
         expected_steps: int | None = None,
         first_step: int = 0,
+        earlier: EarlierRecords | None = None,
         options: RecordingOptions | None = None,
         scaler: torch.amp.GradScaler | None = None,
         context: RunContext | None = None,
@@ -86,6 +87,7 @@ class RunRecord:
         rules: Sequence[type[Rule]] = RULES,
     ) -> None:
         options = options or RecordingOptions()
+        first_step = first_step if earlier is None else earlier.step
         self.directory = Path(directory)
         self._sink = sink or NullSink()
         # Several ranks must record the same steps: their ActivationStats agree on the interval.
@@ -93,7 +95,7 @@ class RunRecord:
         scaled = scaler is not None and scaler.is_enabled()
         known = (context or RunContext()).completed(expected_steps, scaled)
         told: dict[str, Any] = {"announce": announce, "first_step": first_step, "rules": rules}
-        self._diagnosis = self._diagnosis_of(model, known, options, **told)
+        self._diagnosis = run_diagnosis(model, known, options, self._pace, **told)
         self._recorders = run_recorders(
             model,
             optimizer,
@@ -108,18 +110,10 @@ class RunRecord:
         )
         for recorder in self._recorders:
             recorder.current_step = first_step
+        if earlier is not None:
+            earlier.hand_over(self._recorders, self._pace, self._diagnosis, self.directory)
         self._closing = ExitStack()
         self._entered = False
-
-    def _diagnosis_of(
-        self, model: nn.Module, run: RunContext, options: RecordingOptions, **told: Any
-    ) -> LiveDiagnosis | None:
-        if not options.diagnose:
-            return None
-        limits = parse_thresholds(options.thresholds)
-        # There is one on every rank, since all must flush at the same steps.
-        first = is_first_rank()
-        return LiveDiagnosis(model, run, thresholds=limits, active=first, pace=self._pace, **told)
 
     @property
     def recorder(self) -> Recorder:
@@ -208,6 +202,10 @@ class RunRecord:
         """
         if self._diagnosis is not None:
             self._diagnosis.validated(loss, accuracy, top_class)
+
+    def remember(self) -> dict[str, Any]:
+        """Write what is finished; gives what ``EarlierRecords`` needs for going on after it."""
+        return remembered(self._recorders, self._pace, self._diagnosis)
 
     def close(self) -> None:
         """Close every recorder, also when one of them fails, and hand over what there is.

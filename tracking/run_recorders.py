@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from tracking.diagnosis.evidence import RunContext
 from tracking.diagnosis.live import LiveDiagnosis
+from tracking.diagnosis.thresholds import parse_thresholds
 from tracking.pace import Pace
+from tracking.ranks import is_first_rank
 from tracking.recorders.activations import ActivationStats
 from tracking.recorders.gradients import GradientStats
 from tracking.recorders.hyperparameters import Recorder
@@ -19,7 +22,7 @@ from tracking.recorders.updates import UpdateStats
 from tracking.recording_options import RecordingOptions
 from tracking.sink import Sink
 
-__all__ = ["RunRecorders", "run_recorders"]
+__all__ = ["RunRecorders", "run_diagnosis", "run_recorders"]
 
 AnyRecorder = Recorder | ActivationStats | GradientStats | UpdateStats
 
@@ -33,10 +36,28 @@ class RunRecorders:
     gradients: GradientStats | None = None
     updates: UpdateStats | None = None
 
+    def by_name(self) -> dict[str, AnyRecorder]:
+        """Those that there are, by what they record."""
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: one for name, one in every.items() if one is not None}
+
     def __iter__(self) -> Iterator[AnyRecorder]:
-        yield self.hyperparameters
-        yield self.activations
-        yield from (one for one in (self.gradients, self.updates) if one is not None)
+        yield from self.by_name().values()
+
+
+def run_diagnosis(
+    model: nn.Module, run: RunContext, options: RecordingOptions, pace: Pace, **told: Any
+) -> LiveDiagnosis | None:
+    """The diagnosis that watches the recorders, where the options want one; ``told`` as there.
+
+    Raises BadOption: a threshold does not exist.
+    """
+    if not options.diagnose:
+        return None
+    limits = parse_thresholds(options.thresholds)
+    # There is one on every rank, since all must flush at the same steps.
+    first = is_first_rank()
+    return LiveDiagnosis(model, run, thresholds=limits, active=first, pace=pace, **told)
 
 
 def run_recorders(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-__all__ = ["replay_command", "report_command", "study_command", "train_command"]
+__all__ = [
+    "replay_command",
+    "report_command",
+    "resume_command",
+    "study_command",
+    "train_command",
+]
 
 # As in the README: the project need not be installed.
 PROGRAM = ("python", "layerscope.py")
@@ -14,6 +20,11 @@ PROGRAM = ("python", "layerscope.py")
 def train_command(file: str) -> str:
     """The command that repeats a configuration file."""
     return _shown("train", "--config", file)
+
+
+def resume_command(run_id: str) -> str:
+    """The command that goes on with a run that was stopped."""
+    return _shown("resume", run_id)
 
 
 def report_command(run_id: str) -> str:

@@ -8,8 +8,10 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
 
-__all__ = ["ENDING", "ending_signals", "held_back", "leave_terminal"]
+__all__ = ["ENDING", "SafePoints", "ending_signals", "held_back", "leave_terminal"]
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, ``kill``, and a terminal that closes."""
@@ -51,3 +53,55 @@ def held_back() -> Iterator[None]:
             signal.signal(held, handler)
         for number in arrived[:1]:  # also when what was to be done has failed
             os.kill(os.getpid(), number)
+
+
+class SafePoints:
+    """While it is entered, in the main thread, a signal that arrives within ``held`` takes effect
+    when that ends, as often as that may be and at next to no cost. A second one does not wait.
+
+    Elsewhere than in the main thread signals do not arrive at all, and what the system does itself
+    with one (nobody handles it, or it is ignored) stays as it is.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._holding = False
+        self._arrived: tuple[int, FrameType | None] | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            handlers = {number: signal.getsignal(number) for number in ENDING}
+            self._before = {number: one for number, one in handlers.items() if callable(one)}
+        for number in self._before:
+            signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._handle:  # or a first signal has others ignored
+                signal.signal(number, handler)
+        self._before = {}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is done within it is not cut in two."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            if self._arrived is not None:
+                (number, frame), self._arrived = self._arrived, None
+                self._before[number](number, frame)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._holding and self._arrived is None:
+            self._arrived = number, frame
+        else:
+            self._arrived = None
+            self._before[number](number, frame)

@@ -20,8 +20,8 @@ from pipelines.callbacks import Callback
 from pipelines.data.datasets import ImageData, seeded
 from pipelines.data.images import Split
 from pipelines.data.loaders import Batch, InMemoryLoader, make_loaders
+from pipelines.fit import Fit
 from pipelines.run import Setup
-from pipelines.trainer import Fit
 
 __all__ = ["LIFTED_BY", "PLANTS", "Plant", "lifts", "plant_into"]
 

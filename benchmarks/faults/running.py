@@ -23,8 +23,8 @@ from benchmarks.faults.cases import Case
 from benchmarks.faults.plants import Plant, lifts, plant_into
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
+from pipelines.fit import Fit
 from pipelines.run import prepare, train
-from pipelines.trainer import Fit
 from tracking.errors import BadInput, TrainingFailed
 
 __all__ = ["CaseResult", "Job", "case_job", "run_all", "run_case", "run_job", "twin_job"]

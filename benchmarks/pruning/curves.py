@@ -18,10 +18,11 @@ from benchmarks.timing import processor
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.data.datasets import load_dataset
+from pipelines.evaluation import Evaluation, evaluate
+from pipelines.fit import Fit
 from pipelines.options import config_from
 from pipelines.run import Setup, prepare, train
 from pipelines.shadow import Shadow
-from pipelines.trainer import Evaluation, Fit, evaluate
 from search.space.search_space import SearchSpace
 from tracking.errors import NonFiniteLoss
 

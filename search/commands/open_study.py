@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -14,20 +13,21 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import _CachedStorage
 from rich.console import Console
 
+from pipelines.config import LOCAL_OPTIONS
 from pipelines.lr_range import lr_range_test
 from pipelines.lr_range_config import LrRangeConfig
 from pipelines.reports import log_lr_range, where_to_look
 from pipelines.run import Setup
-from search.config import LOCAL_OPTIONS, RUNNING_OPTIONS
+from search.config import RUNNING_OPTIONS
 from search.definition import DEFINITION, MLFLOW_RUN, StudyDefinition
 from search.storage.database import open_storage
 from search.storage.studies import create, exists, find_study
 from search.storage.url import StorageUrl
 from search.workers.work import end_run_of
 from tracking.errors import BadTracking, TrainingFailed
+from tracking.mlflow_runs.attach import link_caller
 from tracking.mlflow_runs.run import MlflowRun
 from tracking.mlflow_runs.session import TrackedRun, check_tracking, tracked
-from tracking.reasons import reason
 from tracking.shown_commands import study_command
 from tracking.spool import SpoolInUse
 
@@ -111,23 +111,13 @@ def _run(
     try:
         with ExitStack() as last, tracked(begin) as opened:
             last.callback(where_to_look, console, opened)
-            _link_caller(opened.run)
+            link_caller(opened.run, "layerscope.study_run")
             yield opened
     except SpoolInUse:
         raise BadTracking(
             f"study {name!r} is being run by another command on this machine; to help it: "
             + study_command("worker", name, url.given)
         ) from None
-
-
-def _link_caller(run: MlflowRun) -> None:
-    """A run that `mlflow run` has begun, where the study has one already, says which that is."""
-    caller = os.environ.get("MLFLOW_RUN_ID")
-    if caller and caller != run.run_id:
-        try:
-            MlflowRun.known(caller).tag({"layerscope.study_run": run.run_id})
-        except Exception as error:  # of the store: the link is not worth a study
-            log.warning("run %s has no link to the study's run (%s)", caller, reason(error))
 
 
 def _made(

@@ -12,9 +12,9 @@ from optuna import Study
 from rich.console import Console
 from rich.live import Live
 
+from pipelines.config import LOCAL_OPTIONS
 from pipelines.console import user_console
 from search.best_config import best_config
-from search.config import LOCAL_OPTIONS
 from search.definition import MLFLOW_RUN, StudyDefinition
 from search.outcome import Outcome
 from search.reports.console_tables import best_table, status_table

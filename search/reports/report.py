@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 from optuna import Study
 from optuna.trial import FrozenTrial
 
-from pipelines.config import RunConfig
+from pipelines.config import LOCAL_OPTIONS, RunConfig
 from search.best_config import best_config
-from search.config import LOCAL_OPTIONS
 from search.definition import StudyDefinition
 from search.outcome import Outcome
 from search.reports.page import render, study_page

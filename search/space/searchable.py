@@ -86,6 +86,7 @@ REFUSED = (
             "stop_on",
             "thresholds",
             "report",
+            "checkpoint",
             "log_model",
         ),
         _WHOLE_STUDY,

@@ -9,9 +9,9 @@ from typing import Any
 from optuna import Trial
 
 from pipelines.callbacks import Callback
+from pipelines.fit import Fit
 from pipelines.run import FitResult, Setup
 from pipelines.shadow import Shadow, ShadowResult
-from pipelines.trainer import Fit
 from search.algorithms.health import HEALTH, HealthRule
 from search.algorithms.pruners import rung_score
 from search.config import StudyConfig

@@ -22,8 +22,7 @@ from mlflow.entities import Run
 from optuna import Study
 
 import layerscope
-from pipelines.config import RunConfig
-from search.config import LOCAL_OPTIONS
+from pipelines.config import LOCAL_OPTIONS, RunConfig
 from search.definition import StudyDefinition
 from search.workers.work import work_on
 from tests.integration.command import Command, command_here

@@ -11,9 +11,10 @@ from torch import nn
 from pipelines.callbacks import EVENTS, Callback
 from pipelines.config import RunConfig
 from pipelines.data.loaders import Loaders
+from pipelines.fit import Fit
 from pipelines.schedules import make_schedule
 from pipelines.step import StepOptions
-from pipelines.trainer import Fit, Trainer
+from pipelines.trainer import Trainer
 
 __all__ = ["BATCH", "EPOCH", "VALIDATE", "LoadersMaker", "Spy", "fit", "trainer_of"]
 

@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 
 from pipelines.callbacks import EVENTS, Callback, CallbackList, EarlyStopping
-from pipelines.trainer import Fit
+from pipelines.fit import Fit
 from tests.pipelines_tests.loops import EPOCH, LoadersMaker, Spy, fit, trainer_of
 
 __all__: list[str] = []

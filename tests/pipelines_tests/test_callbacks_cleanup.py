@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor, nn
 
 from pipelines.callbacks import Callback
-from pipelines.trainer import Fit
+from pipelines.fit import Fit
 from tests.pipelines_tests.loops import BATCH, VALIDATE, LoadersMaker, Spy, fit, trainer_of
 
 __all__: list[str] = []

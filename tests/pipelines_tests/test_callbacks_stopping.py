@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pipelines.callbacks import Callback, EarlyStopping, LossGuard
-from pipelines.trainer import Fit
+from pipelines.fit import Fit
 from tests.pipelines_tests.loops import BATCH, LoadersMaker, Spy, fit, trainer_of
 from tracking.errors import BadOption, NonFiniteLoss, TrainingFailed
 

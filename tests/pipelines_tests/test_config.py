@@ -77,6 +77,7 @@ EVERY_OPTION: dict[str, Any] = {
     "diagnose": True,
     "stop_on": "critical",
     "thresholds": "dead_units.share=0.5",
+    "checkpoint": False,
     "log_model": False,
 }
 

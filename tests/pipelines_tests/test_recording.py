@@ -15,10 +15,12 @@ from pipelines.callbacks import Callback, LossGuard
 from pipelines.config import RunConfig
 from pipelines.data.images import Split
 from pipelines.data.loaders import Batch, InMemoryLoader, Loaders
+from pipelines.evaluation import evaluate
+from pipelines.fit import Fit
 from pipelines.recording import EpochMetrics, Recording
 from pipelines.run import FitResult, prepare, train
 from pipelines.schedules import make_schedule
-from pipelines.trainer import Fit, Trainer, evaluate
+from pipelines.trainer import Trainer
 from tracking import pace
 from tracking.diagnosis.evidence import RunContext
 from tracking.errors import BadOption, NonFiniteLoss

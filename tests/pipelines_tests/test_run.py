@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.data.loaders import Batch, InMemoryLoader
+from pipelines.fit import Fit
 from pipelines.run import FitResult, prepare, resolve_device, train
-from pipelines.trainer import Fit
 from tracking.diagnosis.files import read_evidence
 from tracking.errors import BadModel, BadOption, NonFiniteLoss
 from tracking.sink import MemorySink

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
+from pipelines.fit import Fit
 from pipelines.run import FitResult, Setup, prepare, train
 from pipelines.shadow import Shadow, ShadowResult
-from pipelines.trainer import Fit
 
 __all__: list[str] = []
 

@@ -17,11 +17,13 @@ from torch.nn import functional as F
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.data.loaders import Batch, Loaders
+from pipelines.evaluation import evaluate
+from pipelines.fit import Fit
 from pipelines.optimizers import make_optimizer
 from pipelines.run import FitResult, prepare
 from pipelines.schedules import make_schedule
 from pipelines.step import StepOptions
-from pipelines.trainer import Fit, Trainer, evaluate
+from pipelines.trainer import Trainer
 from tests.pipelines_tests.loops import EPOCH, VALIDATE, Spy
 from tracking.recorders.hyperparameters import Recorder
 

@@ -15,9 +15,9 @@ import search.commands.run
 import search.commands.show
 import search.workers.work
 from layerscope import cli
-from pipelines.config import RunConfig
+from pipelines.config import LOCAL_OPTIONS, RunConfig
 from search.cli import study
-from search.config import LOCAL_OPTIONS, StudyConfig
+from search.config import StudyConfig
 from search.space.search_space import SearchSpace
 from tracking.errors import BadOption
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import RunConfig
+from pipelines.config import LOCAL_OPTIONS, RunConfig
 from pipelines.options import config_from
-from search.config import LOCAL_OPTIONS, MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
+from search.config import MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
 from search.rung_plan import RungPlan
 from tracking.errors import BadOption
 

@@ -11,8 +11,8 @@ import optuna
 import pytest
 from optuna import Study
 
-from pipelines.config import RunConfig
-from search.config import LOCAL_OPTIONS, MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
+from pipelines.config import LOCAL_OPTIONS, RunConfig
+from search.config import MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
 from search.definition import DEFINITION, StudyDefinition
 from search.space.search_space import Range, SearchSpace
 from tests.search_tests.studies import new_study
@@ -224,11 +224,11 @@ def test_the_default_can_be_a_study() -> None:
 # -- a trial's configuration --
 
 
-def test_a_trial_leaves_no_report_and_no_model(defined: Defined) -> None:
+def test_a_trial_leaves_no_report_no_checkpoint_and_no_model(defined: Defined) -> None:
     definition = defined(base={"run_name": "mine", "stop_on": "critical", "report": True})
     config = definition.with_options({"lr_max": 0.5, "widths": "4,8,16"})
     assert (config.lr_max, config.widths) == (0.5, (4, 8, 16))
-    assert (config.report, config.log_model) == (False, False)
+    assert (config.report, config.checkpoint, config.log_model) == (False, False, False)
     assert (config.stop_on, config.run_name) == ("none", "")
     assert config.epochs == definition.base.epochs
 

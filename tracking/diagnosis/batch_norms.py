@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,10 @@ class NormStats:
         """Hook the layers, since a model is compiled with the hooks that it has."""
         for module, hook in self._layers:
             self._handles.append(hook.before(module))
+
+    def recall(self, norms: Iterable[NormFigures]) -> None:
+        """Know the batches of a run that goes on, which may have none before it validates."""
+        self._trained |= {one.layer: (one.samples, one.values) for one in norms}
 
     def before_forward(self, training: bool, *, compiled: bool = False) -> None:
         """The model is about to be called, in training mode or for evaluation.

@@ -24,6 +24,8 @@ __all__ = [
     "EVIDENCE",
     "FINDINGS",
     "Evidence",
+    "evidence_content",
+    "evidence_from",
     "plain",
     "read_evidence",
     "read_findings",
@@ -67,15 +69,17 @@ def read_findings(path: Path) -> tuple[list[Finding], list[str]]:
 
 def write_evidence(evidence: Evidence, path: Path) -> Path:
     """Write what is known beside the tables."""
-    return _write(
-        path,
-        {
-            "run": asdict(evidence.run),
-            "inputs": [asdict(one) for one in evidence.inputs],
-            "norms": [asdict(one) for one in evidence.norms.values()],
-            "epochs": [asdict(one) for one in evidence.epochs],
-        },
-    )
+    return _write(path, evidence_content(evidence))
+
+
+def evidence_content(evidence: Evidence) -> dict[str, Any]:
+    """Evidence as numbers, text, lists and mappings."""
+    return {
+        "run": asdict(evidence.run),
+        "inputs": [asdict(one) for one in evidence.inputs],
+        "norms": [asdict(one) for one in evidence.norms.values()],
+        "epochs": [asdict(one) for one in evidence.epochs],
+    }
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -83,19 +87,26 @@ def read_evidence(path: Path) -> Evidence:
 
     Raises RecordsDamaged: it is something else, or a newer version's.
     """
-    content = _read(path)
     try:
-        run = content["run"]
-        data = run["data"] and _made(DataFacts, run["data"])
-        norms = [_made(NormFigures, one) for one in content["norms"]]
-        return Evidence(
-            RunContext(**(run | {"data": data})),
-            [_made(InputFigures, one) for one in content["inputs"]],
-            {one.layer: one for one in norms},
-            [_made(EpochFigures, one) for one in content["epochs"]],
-        )
+        return evidence_from(_read(path))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RecordsDamaged(f"{path}: holds no evidence") from None
+
+
+def evidence_from(content: Mapping[str, Any]) -> Evidence:
+    """What ``evidence_content`` gave, also after it has been JSON.
+
+    Raises KeyError, TypeError, ValueError or AttributeError: it is something else.
+    """
+    run = content["run"]
+    data = run["data"] and _made(DataFacts, run["data"])
+    norms = [_made(NormFigures, one) for one in content["norms"]]
+    return Evidence(
+        RunContext(**(run | {"data": data})),
+        [_made(InputFigures, one) for one in content["inputs"]],
+        {one.layer: one for one in norms},
+        [_made(EpochFigures, one) for one in content["epochs"]],
+    )
 
 
 def _finding(entry: Mapping[str, Any]) -> Finding:

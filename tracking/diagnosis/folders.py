@@ -25,7 +25,7 @@ from tracking.diagnosis.traces import between, table_step_trace, table_traces
 from tracking.pace import LOOK_EVERY
 from tracking.records import Finding
 
-__all__ = ["Diagnosed", "diagnose", "diagnosed"]
+__all__ = ["Diagnosed", "diagnose", "diagnosed", "stretches_of"]
 
 KINDS: dict[str, tuple[Any, str]] = {
     STATS: (LayerTrace, "layer"),
@@ -59,11 +59,19 @@ def diagnosed(folder: Path, thresholds: Thresholds | None = None) -> Diagnosed:
     missing: list[str] = []
     evidence = evidence_of(folder, missing)
     diagnosis = Diagnosis(evidence.run, thresholds)
-    tables = {name: _Rows(tables_of(folder, name, missing)) for name in (STEPS, *KINDS)}
-    for stretch in _stretches(tables, evidence):
+    for stretch in stretches_of(folder, evidence, missing):
         diagnosis.observe(stretch)
     diagnosis.end()
     return Diagnosed(diagnosis.findings, tuple(missing))
+
+
+def stretches_of(folder: Path, evidence: Evidence, missing: list[str]) -> Iterator[Stretch]:
+    """What was recorded of a run, in portions of the size in which a live diagnosis gets them.
+
+    What cannot be read becomes a line of ``missing``.
+    """
+    tables = {name: _Rows(tables_of(folder, name, missing)) for name in (STEPS, *KINDS)}
+    yield from _stretches(tables, evidence)
 
 
 class _Rows:
@@ -94,7 +102,7 @@ class _Rows:
 
 
 def _stretches(tables: Mapping[str, _Rows], evidence: Evidence) -> Iterator[Stretch]:
-    """The run in portions of the size in which a live diagnosis gets them, in the same order."""
+    """The run's portions, in the order in which a live diagnosis gets them."""
     ends = [one.step for one in evidence.epochs] + [one.step for one in evidence.norms.values()]
     end = max([0, *ends, *(one.step + 1 for one in evidence.inputs)])
     first = 0

@@ -38,7 +38,9 @@ class InputStats:
     """
 
     def __init__(self, tell: Callable[[InputFigures], None], first_step: int = 0) -> None:
-        self.current_step = self._first_step = first_step
+        self.current_step = first_step
+        self.first_step = first_step
+        """When looking began: an earlier one may have done so."""
         self._tell = tell
         self._told = 0
         self._labels: Tensor | None = None
@@ -52,7 +54,7 @@ class InputStats:
 
         Most steps only keep it, since asking a tensor anything takes time too.
         """
-        done = self.current_step - self._first_step
+        done = self.current_step - self.first_step
         due = done < FIRST or done & (done - 1) == 0
         if not due and self._on_host:
             self._kept = self.current_step, inputs, _version(inputs)

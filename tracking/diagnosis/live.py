@@ -22,6 +22,7 @@ from tracking.diagnosis.evidence import (
     Stretch,
 )
 from tracking.diagnosis.files import EVIDENCE, FINDINGS, Evidence, write_evidence, write_findings
+from tracking.diagnosis.folders import stretches_of
 from tracking.diagnosis.inputs import InputStats
 from tracking.diagnosis.rule import Rule
 from tracking.diagnosis.rules import RULES
@@ -120,6 +121,26 @@ class LiveDiagnosis:
     @_guarded
     def _close_inputs(self) -> None:
         self._inputs.close()
+
+    @property
+    def evidence(self) -> Evidence:
+        """What is known so far beside the tables."""
+        return self._evidence
+
+    @_guarded
+    def recall(self, folder: Path, earlier: Evidence) -> None:
+        """Look at what was recorded of the run before it goes on; nobody is told once more.
+
+        Its tables, or parts of them, lie below ``folder``; ``earlier`` is what was known beside
+        them.
+        """
+        for stretch in stretches_of(folder, earlier, []):
+            self.diagnosis.observe(stretch)
+        self._inputs.first_step = min((one.step for one in earlier.inputs), default=0)
+        self._evidence.inputs.extend(earlier.inputs)
+        self._norms.recall(earlier.norms.values())
+        self._evidence.norms.update(earlier.norms)
+        self._evidence.epochs.extend(earlier.epochs)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -1,8 +1,9 @@
-"""Records for a run in MLflow that somebody else has opened and will end."""
+"""Runs in MLflow that somebody else has opened and will end: records for them, links to others."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,8 +17,9 @@ from tracking.mlflow_runs.run_folders import (
 )
 from tracking.mlflow_runs.session import TrackedRun
 from tracking.mlflow_runs.sink import MlflowSink
+from tracking.reasons import reason
 
-__all__ = ["attached_run"]
+__all__ = ["attached_run", "link_caller"]
 
 log = logging.getLogger("layerscope")
 
@@ -55,3 +57,13 @@ def attached_run(
             log.warning("%s", waiting)
         raise
     attached.deliver()
+
+
+def link_caller(run: MlflowRun, tag: str) -> None:
+    """Where `mlflow run` has begun another run than the one that is worked on, it says which."""
+    caller = os.environ.get("MLFLOW_RUN_ID")
+    if caller and caller != run.run_id:
+        try:
+            MlflowRun.known(caller).tag({tag: run.run_id})
+        except Exception as error:  # of the store: the link is not worth the work
+            log.warning("run %s has no link to run %s (%s)", caller, run.run_id, reason(error))

@@ -13,7 +13,7 @@ from tracking.mlflow_runs.set_aside import RETURNED
 from tracking.reasons import reason
 from tracking.spool import Spool, SpoolInUse
 
-__all__ = ["replay_all"]
+__all__ = ["replay_all", "replay_run"]
 
 OWN = {"spool", RETURNED}
 """What in a run's folder is no record of the run."""
@@ -36,18 +36,22 @@ def replay_all(directory: Path | None = None) -> Iterator[str]:
     failures = []
     for folder in spools:
         try:
-            yield _replay(folder)
+            yield replay_run(folder.parent)
+        except SpoolInUse:
+            yield f"run {folder.parent.name}: in use by another process, left alone"
         except Exception as error:
             failures.append(f"{folder.parent} ({reason(error)})")
     if failures:
         raise RecordsWaiting(f"records still wait in {', '.join(failures)}")
 
 
-def _replay(folder: Path) -> str:
-    try:
-        spool = Spool(folder)
-    except SpoolInUse:
-        return f"run {folder.parent.name}: in use by another process, left alone"
+def replay_run(directory: Path) -> str:
+    """Deliver what waits in a run's folder, and remove it; gives a line about it.
+
+    A run whose process was killed ends as KILLED. Raises SpoolInUse: a process is at work there;
+    RecordsWaiting: something before MLflow does not take all of it; what the client raises.
+    """
+    spool = Spool(directory / "spool")
     try:
         run = MlflowRun.find(spool.target["tracking_uri"], spool.target["run_id"])
         delivery = Delivery(spool, run)
@@ -62,7 +66,7 @@ def _replay(folder: Path) -> str:
             _end_cut_short(run, spool, killed)
         if delivery.returns():
             raise RecordsWaiting(delivery.returns())
-        remove_run_folder(folder.parent)
+        remove_run_folder(directory)
     finally:
         spool.close()
     return _outcome(run, delivery, killed)

@@ -22,8 +22,10 @@ from tracking.errors import BadTracking
 from tracking.mlflow_runs.store_uri import absolute_uri, sqlite_file, store_kind
 from tracking.reasons import masked, reason
 
-__all__ = ["MlflowRun"]
+__all__ = ["REASON", "MlflowRun"]
 
+REASON = "layerscope.reason"
+"""Tag that says why a run ended as failed or killed."""
 ATTEMPTS, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 
@@ -88,7 +90,7 @@ class MlflowRun:
             if not deleted:
                 run.check()
             if reopen:
-                run.client.update_run(run_id, status="RUNNING")
+                run.reopen()
         except Exception as error:
             option = "tracking_uri" if tracking_uri else "MLFLOW_TRACKING_URI"
             raise BadTracking(
@@ -118,6 +120,17 @@ class MlflowRun:
         """Raises MlflowException: the run has been deleted. It may be restored in the UI."""
         if self.client.get_run(self.run_id).info.lifecycle_stage != "active":
             raise MlflowException(f"run {self.run_id} has been deleted in MLflow; restore it")
+
+    def reopen(self) -> None:
+        """Let it count as running once more. Raises what the client raises."""
+        self.client.update_run(self.run_id, status="RUNNING")
+        if REASON in self.tags:
+            self.client.delete_tag(self.run_id, REASON)  # of the end that was none
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """As the store has them now. Raises what the client raises."""
+        return dict(self.client.get_run(self.run_id).data.tags)
 
     def is_running(self) -> bool:
         """Whether the store believes that the run still goes on."""

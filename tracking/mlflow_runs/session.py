@@ -17,7 +17,7 @@ from tracking import __version__
 from tracking.errors import LayerscopeError, RecordsWaiting, TrialStopped
 from tracking.mlflow_runs.deliveries import Deliveries
 from tracking.mlflow_runs.model import log_model, register_model
-from tracking.mlflow_runs.run import MlflowRun
+from tracking.mlflow_runs.run import REASON, MlflowRun
 from tracking.mlflow_runs.run_folders import (
     check_records_root,
     records_root,
@@ -34,7 +34,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-__all__ = ["TrackedRun", "check_tracking", "ended_as", "tracked", "tracked_run", "why_ended"]
+__all__ = [
+    "TrackedRun",
+    "check_tracking",
+    "ended_as",
+    "tracked",
+    "tracked_run",
+    "why_ended",
+]
 
 log = logging.getLogger("layerscope")
 
@@ -162,7 +169,7 @@ def tracked(
         if opened is None:
             raise
         try:
-            _end(opened.sink, ended_as(error), {"layerscope.reason": why_ended(error)})
+            _end(opened.sink, ended_as(error), {REASON: why_ended(error)})
         finally:  # also after a signal that came meanwhile
             _deliver_what_there_is(opened, deliveries)
         raise

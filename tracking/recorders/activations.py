@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,15 @@ class ActivationStats(StepRecorder[LayerStats]):
         if self._ends_steps:
             self._pace.end_step(self.current_step)
         self.current_step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        lasting = {key: one.state_dict() for key, one in self._lasting.items()}
+        return super().state_dict() | {"lasting": lasting}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        for key, kept in state["lasting"].items():
+            self._lasting[key].load_state_dict(kept)
 
     def _attach(self) -> None:
         self._hooks.attach()

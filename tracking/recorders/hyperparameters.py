@@ -15,7 +15,7 @@ In a hand-written loop::
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,13 @@ class Recorder(StepRecorder[HyperParams]):
         noted = {"loss": kept_loss(loss), "batch_size": batch_size, "epoch": epoch}
         # The first since the last step, or since this one began, and the latest.
         self._told_since = [*self._told_since[:1], noted]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"smooth": self._smooth.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._smooth.load_state_dict(state["smooth"])
 
     def _attach(self) -> None:
         self._handles += on_each_step(self.optimizer, self._before_step, self._after_step)

@@ -140,6 +140,14 @@ class SmoothedLoss:
         self._average = 0.0
         self._steps = 0
 
+    def state_dict(self) -> dict[str, float]:
+        """The average before its correction, and how many losses are in it."""
+        return {"average": self._average, "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._average, self._steps = state["average"], int(state["steps"])
+
     def add(self, loss: float) -> float:
         """The average with this loss; one that is not finite is left out of it."""
         if math.isfinite(loss):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import pyarrow as pa
 from torch.utils.hooks import RemovableHandle
@@ -131,6 +131,21 @@ class StepRecorder(ABC, Generic[Record]):
             self._take()
             self._untaken = self._unflushed = 0
         return self._log.write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers of the steps so far, beside its table: numbers and tensors."""
+        return {"thinning": self._thinning.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._thinning.load_state_dict(state["thinning"])
+
+    def take_over(self, table: Path, before: int) -> None:
+        """Begin with the rows of an earlier recorder's table that lie before a step.
+
+        Raises RecordsDamaged: it cannot be read; RecordsUnwritten: the disk does not take it.
+        """
+        self._log.file.take_over(table, before)
 
     def close(self) -> None:
         """Remove every hook, write what is left and join the parts. May be called twice."""

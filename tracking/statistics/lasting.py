@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,14 @@ class LastingDead:
 
     def __init__(self) -> None:
         self._dead_for: dict[int, npt.NDArray[np.int64]] = {}
+
+    def state_dict(self) -> dict[int, list[int]]:
+        """By number of channels, for how many recorded steps each of them has been dead."""
+        return {width: counts.tolist() for width, counts in self._dead_for.items()}
+
+    def load_state_dict(self, state: Mapping[int, Sequence[int]]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._dead_for = {width: np.array(counts, np.int64) for width, counts in state.items()}
 
     def add(self, channels: Mapping[int, tuple[Bools, Bools]], rows: int) -> npt.NDArray[np.int64]:
         """Channels that have been dead for LASTING recorded steps, at each of some further rows.

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -69,6 +70,17 @@ class RecordFile:
         with _writing(part):
             _write_whole(table, part)
         self._count += 1
+
+    def take_over(self, source: Path, before: int) -> None:
+        """Begin with the rows of an earlier table whose ``step`` is below ``before``.
+
+        ``source`` is a file or a folder of parts, with rows in order of their steps; nothing
+        has been appended yet. Raises RecordsDamaged, RecordsUnwritten.
+        """
+        for table in read_batches(source):
+            rows = int(np.searchsorted(table["step"].to_numpy(), before))
+            if rows:
+                self.append(table.slice(0, rows))
 
     def source(self) -> Path:
         """Where the rows are now: the one file, or the folder of parts."""

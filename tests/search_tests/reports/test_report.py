@@ -12,9 +12,9 @@ from optuna import Study
 from optuna.trial import TrialState
 
 import search.reports.report
-from pipelines.config import RunConfig
+from pipelines.config import LOCAL_OPTIONS, RunConfig
 from pipelines.options import config_from, read_config
-from search.config import LOCAL_OPTIONS, StudyConfig
+from search.config import StudyConfig
 from search.definition import StudyDefinition
 from search.reports.page import render, study_page
 from search.reports.plot_kinds import snapshot

@@ -16,9 +16,10 @@ from optuna.pruners import NopPruner
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.data.datasets import ImageData, load_dataset
+from pipelines.evaluation import Evaluation
+from pipelines.fit import Fit
 from pipelines.run import FitResult, prepare, train
 from pipelines.shadow import Shadow, ShadowResult
-from pipelines.trainer import Evaluation, Fit
 from search.algorithms.health import HEALTH
 from search.algorithms.pruners import make_pruner
 from search.definition import StudyDefinition

@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from pipelines.callbacks import Callback
 from pipelines.config import RunConfig
 from pipelines.data.datasets import ImageData, load_dataset
-from pipelines.trainer import Evaluation, Fit
+from pipelines.evaluation import Evaluation
+from pipelines.fit import Fit
 from search.algorithms.pruners import make_pruner
 from search.algorithms.samplers import make_sampler
 from search.definition import StudyDefinition
