@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,13 +23,14 @@ from pipelines.reports import log_lr_range, where_to_look
 from pipelines.run import FitResult, Setup, prepare, train
 from pipelines.serving import serving_model
 from tracking import shown_commands
-from tracking.errors import TrainingFailed
+from tracking.errors import RecordsUnwritten, TrainingFailed
 from tracking.mlflow_runs.attach import link_caller
 from tracking.mlflow_runs.run import MlflowRun
 from tracking.mlflow_runs.run_reports import reported
 from tracking.mlflow_runs.session import TrackedRun, tracked, tracked_run
 from tracking.mlflow_runs.stopped import fetch_stopped_run
 from tracking.records import Finding
+from tracking.signals import held_back
 
 __all__ = ["lr_find_command", "resume_command", "train_command"]
 
@@ -117,9 +118,11 @@ def _kept(opened: TrackedRun, console: Console) -> Iterator[None]:
         raise  # it would fail in the same way again
     except BaseException:
         checkpoint = opened.directory / CHECKPOINT
-        if checkpoint.exists():
-            opened.sink.artifact(checkpoint, str(Path(CHECKPOINT).parent))
-            console.print(f"stopped; to go on: {shown_commands.resume_command(opened.run.run_id)}")
+        with held_back(), suppress(RecordsUnwritten):
+            if checkpoint.exists():
+                opened.sink.artifact(checkpoint, str(Path(CHECKPOINT).parent))
+                again = shown_commands.resume_command(opened.run.run_id)
+                console.print(f"stopped; to go on: {again}")
         raise
 
 

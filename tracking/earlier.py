@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracking.diagnosis.files import evidence_content, evidence_from
 from tracking.diagnosis.live import LiveDiagnosis
 from tracking.errors import RecordsDamaged
 from tracking.pace import Pace
@@ -52,10 +51,8 @@ class EarlierRecords:
                 log.warning("%s lacks the steps before %d: %s", table, self.step, error)
             if name in self.state["recorders"]:
                 recorder.load_state_dict(self.state["recorders"][name])
-        if diagnosis is not None and self.state["evidence"]:
-            evidence = evidence_from(self.state["evidence"])
-            del evidence.epochs[self.epochs :]
-            diagnosis.recall(directory, evidence)
+        if diagnosis is not None and self.state["diagnosis"]:
+            diagnosis.recall(directory, self.state["diagnosis"], self.epochs)
 
     def _source(self, table: Path) -> Path:
         """The file, or the parts that were to become it."""
@@ -75,5 +72,5 @@ def remembered(
     return {
         "pace": pace.interval.state_dict(),
         "recorders": {name: one.state_dict() for name, one in recorders.by_name().items()},
-        "evidence": evidence_content(diagnosis.evidence) if diagnosis is not None else {},
+        "diagnosis": diagnosis.state_dict() if diagnosis is not None else {},
     }

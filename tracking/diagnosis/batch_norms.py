@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -50,9 +50,13 @@ class NormStats:
         for module, hook in self._layers:
             self._handles.append(hook.before(module))
 
-    def recall(self, norms: Iterable[NormFigures]) -> None:
-        """Know the batches of a run that goes on, which may have none before it validates."""
-        self._trained |= {one.layer: (one.samples, one.values) for one in norms}
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers of the epoch under way."""
+        return {"training": self._training, "trained": dict(self._trained)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._training, self._trained = state["training"], dict(state["trained"])
 
     def before_forward(self, training: bool, *, compiled: bool = False) -> None:
         """The model is about to be called, in training mode or for evaluation.

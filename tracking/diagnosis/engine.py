@@ -61,6 +61,18 @@ class Diagnosis:
         explains = {rule.name: rule.explains for rule in self._rules}
         return ranked(chain.from_iterable(self._current.values()), explains)
 
+    @property
+    def found(self) -> dict[str, int]:
+        """By the name of a rule, the step by which its findings that stand were found."""
+        return dict(self._found)
+
+    def recall(self, stretches: Iterable[Stretch], found: Mapping[str, int]) -> None:
+        """Show the rules once more what a diagnosis has seen that had ``found`` so much."""
+        for stretch in stretches:
+            self.observe(stretch)
+        self._found.update(found)
+        self._news()
+
     def observe(self, stretch: Stretch) -> list[Finding]:
         """Show the rules what has been recorded; gives what is found for the first time."""
         self._step = max(self._step, _last_step(stretch))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -21,7 +21,15 @@ from tracking.diagnosis.evidence import (
     RunContext,
     Stretch,
 )
-from tracking.diagnosis.files import EVIDENCE, FINDINGS, Evidence, write_evidence, write_findings
+from tracking.diagnosis.files import (
+    EVIDENCE,
+    FINDINGS,
+    Evidence,
+    evidence_content,
+    evidence_from,
+    write_evidence,
+    write_findings,
+)
 from tracking.diagnosis.folders import stretches_of
 from tracking.diagnosis.inputs import InputStats
 from tracking.diagnosis.rule import Rule
@@ -122,25 +130,27 @@ class LiveDiagnosis:
     def _close_inputs(self) -> None:
         self._inputs.close()
 
-    @property
-    def evidence(self) -> Evidence:
-        """What is known so far beside the tables."""
-        return self._evidence
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers beside the tables: numbers and text."""
+        return {
+            "evidence": evidence_content(self._evidence),
+            "norms": self._norms.state_dict(),
+            "found": self.diagnosis.found,
+        }
 
     @_guarded
-    def recall(self, folder: Path, earlier: Evidence) -> None:
+    def recall(self, folder: Path, state: Mapping[str, Any], epochs: int) -> None:
         """Look at what was recorded of the run before it goes on; nobody is told once more.
 
-        Its tables, or parts of them, lie below ``folder``; ``earlier`` is what was known beside
-        them.
+        Its tables, or parts of them, lie below ``folder``; ``state`` is what ``state_dict`` gave,
+        and of the validations in it the first ``epochs`` count.
         """
-        for stretch in stretches_of(folder, earlier, []):
-            self.diagnosis.observe(stretch)
+        earlier = evidence_from(state["evidence"])
+        del earlier.epochs[epochs:]
+        self.diagnosis.recall(stretches_of(folder, earlier, []), state["found"])
+        self._norms.load_state_dict(state["norms"])
         self._inputs.first_step = min((one.step for one in earlier.inputs), default=0)
-        self._evidence.inputs.extend(earlier.inputs)
-        self._norms.recall(earlier.norms.values())
-        self._evidence.norms.update(earlier.norms)
-        self._evidence.epochs.extend(earlier.epochs)
+        self._evidence = replace(earlier, run=self._evidence.run)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

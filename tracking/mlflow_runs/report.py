@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -19,10 +20,11 @@ from tracking.records import DatasetInfo, Metric
 from tracking.report.data import ARTIFACTS, HEADLINES, RunFacts, RunReport, read_report
 from tracking.report.page import write_report
 
-__all__ = ["NOTE", "download", "has_note", "make_report", "read_run", "run_facts"]
+__all__ = ["NOTE", "download", "has_note", "make_report", "note_tags", "read_run", "run_facts"]
 
 NOTE = MLFLOW_RUN_NOTE
 """Tag of a run's description."""
+OWN_NOTE = "layerscope.note"
 STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
 
 
@@ -91,8 +93,14 @@ def run_facts(run: MlflowRun) -> RunFacts:
 
 
 def has_note(run: MlflowRun) -> bool:
-    """Whether somebody has described the run. Raises what the client raises."""
-    return bool(run.client.get_run(run.run_id).data.tags.get(NOTE))
+    """Whether somebody else has described the run. Raises what the client raises."""
+    tags = run.tags
+    return bool(tags.get(NOTE)) and note_tags(tags[NOTE])[OWN_NOTE] != tags.get(OWN_NOTE)
+
+
+def note_tags(note: str) -> dict[str, str]:
+    """A run's description, and what shows later that it is ours: a run that goes on replaces it."""
+    return {NOTE: note, OWN_NOTE: hashlib.sha256(note.encode()).hexdigest()[:16]}
 
 
 def _write(report: RunReport, output: Path) -> str:
@@ -121,12 +129,14 @@ def _download(run: MlflowRun, name: str, folder: Path) -> None:
 
 
 def _points(run: MlflowRun, key: str) -> list[Metric]:
-    """A metric's points in order of step; one that was sent twice counts once."""
+    """A metric's points in order of step; of several for a step, as a run that was gone on with may
+    have them, the latest."""
     history = run.client.get_metric_history(run.run_id, key)
     points = {
-        (p.step, p.timestamp): Metric(key, p.value, p.step, p.timestamp / 1000) for p in history
+        p.step: Metric(key, p.value, p.step, p.timestamp / 1000)
+        for p in sorted(history, key=lambda p: p.timestamp)
     }
-    return [points[place] for place in sorted(points)]
+    return [points[step] for step in sorted(points)]
 
 
 def _dataset(run: Run) -> DatasetInfo | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from tracking import __version__
 from tracking.diagnosis.files import FINDINGS, read_findings
 from tracking.errors import RecordsDamaged
-from tracking.mlflow_runs.report import NOTE, has_note, run_facts
+from tracking.mlflow_runs.report import has_note, note_tags, run_facts
 from tracking.mlflow_runs.session import TrackedRun, ended_as, why_ended
 from tracking.reasons import one_line
 from tracking.records import Finding
@@ -37,11 +37,11 @@ def reported(
     report.html is made of what lies in the run's folder. A report that cannot be made is a warning:
     it must not fail a run that was trained.
     """
-    headlines = Headlines()
     facts, described = _known(tracked)
+    headlines = Headlines(facts.metrics)
     facts = replace(facts, params=params, version=__version__, state="running", ended=None)
     if not described:
-        tracked.sink.tags({NOTE: run_note(facts)})
+        tracked.sink.tags(note_tags(run_note(facts)))
     state, reason = "finished", ""
     try:
         yield FanOutSink(tracked.sink, headlines)
@@ -59,7 +59,7 @@ def reported(
             dataset=headlines.info,
         )
         if not described:
-            tracked.sink.tags({NOTE: run_note(facts, _findings(tracked))})
+            tracked.sink.tags(note_tags(run_note(facts, _findings(tracked))))
         if page:
             _make_page(tracked, facts)
 

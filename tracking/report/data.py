@@ -100,11 +100,14 @@ class RunReport:
 
 
 class Headlines(NullSink):
-    """A sink that keeps what a report needs and no more: parameters, data set, headline metrics."""
+    """A sink that keeps what a report needs and no more: parameters, data set, headline metrics.
 
-    def __init__(self) -> None:
+    ``earlier``: points of the run before it went on, of which it may repeat the last ones.
+    """
+
+    def __init__(self, earlier: Mapping[str, Sequence[Metric]] | None = None) -> None:
         self.logged: dict[str, str] = {}
-        self.points: dict[str, list[Metric]] = {}
+        self.points = {key: list(points) for key, points in (earlier or {}).items()}
         self.info: DatasetInfo | None = None
 
     def params(self, params: Mapping[str, str]) -> None:
@@ -113,7 +116,10 @@ class Headlines(NullSink):
     def metrics(self, metrics: Sequence[Metric]) -> None:
         for metric in metrics:
             if metric.key in HEADLINES:
-                self.points.setdefault(metric.key, []).append(metric)
+                points = self.points.setdefault(metric.key, [])
+                while points and points[-1].step >= metric.step:
+                    points.pop()
+                points.append(metric)
 
     def dataset(self, dataset: DatasetInfo) -> None:
         self.info = dataset

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracking.records import Finding
-from tracking.shown_commands import train_command
+from tracking.shown_commands import resume_command, train_command
 
 if TYPE_CHECKING:  # a study's tables have figures in words, too, and need not import torch
     from tracking.report.data import RunFacts, RunReport
@@ -123,6 +123,8 @@ def run_note(facts: RunFacts, findings: Sequence[Finding] | None = None) -> str:
         lines += ["### Diagnosis", "", *_findings(findings), ""]
     if facts.state != "running":
         lines += ["The page `report.html` among the artifacts shows what happened inside.", ""]
+    if facts.by_command and facts.state == "killed" and facts.params.get("checkpoint") == "true":
+        lines += ["To go on with it:", "", f"    {resume_command(facts.run_id)}", ""]
     if facts.by_command:
         lines += ["To repeat it:", "", *(f"    {line}" for line in repeat_commands(facts))]
     return "\n".join(lines).rstrip()
