@@ -23,6 +23,7 @@ COMMANDS = {
     "resume": ("pipelines.cli:resume", "Go on with a training run that was stopped."),
     "lr-find": ("pipelines.cli:lr_find", "Find a good peak learning rate."),
     "study": ("search.cli:study", "Search schedules, batch sizes and other options."),
+    "compare": ("search.cli:compare", "Compare values of an option, with several seeds each."),
     "report": ("tracking.cli:report", "Make a run's report.html again."),
     "diagnose": ("tracking.cli:diagnose", "Say what is wrong with a training, and what to do."),
     "replay": ("tracking.cli:replay", "Send records that are still waiting to MLflow."),

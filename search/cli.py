@@ -1,4 +1,4 @@
-"""`layerscope study`: run, worker, status, best, trials, report, retrain."""
+"""`layerscope study`: run, worker, status, best, trials, report, retrain; `layerscope compare`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipelines.base_options import Options
 from pipelines.config import LOCAL_OPTIONS, RunConfig
 from pipelines.flags import config_file, config_flags
 from pipelines.options import configs_from, given_options
-from search.config import StudyConfig
-from search.definition import StudyDefinition
+from search.config import CompareConfig, StudyConfig
+from search.definition import StudyDefinition, comparison_definition
 from search.space.search_space import SearchSpace
 from search.storage.url import DEFAULT_STORAGE, storage_url
 from tracking.errors import BadOption
 from tracking.quick_imports import quick_imports
 
-__all__ = ["study"]
+__all__ = ["compare", "study"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,6 +45,31 @@ def name_option(command: F) -> F:
 @click.group()
 def study() -> None:
     """Search learning-rate and momentum schedules, batch sizes and any other option of `train`."""
+
+
+@click.command()
+@storage_option
+@config_file
+@config_flags(CompareConfig)
+@config_flags(RunConfig)
+def compare(storage: str, config_path: Path | None, **flags: Any) -> None:
+    """Compare values of an option, with several seeds each.
+
+    Does it matter? The runs of one seed are a pair: same split, same order, same first weights.
+    Every option of `train` may be given; it holds for all runs. Results are of validation data.
+    """
+    given = given_options(flags, config_path)
+    options, base = configs_from(CompareConfig, RunConfig, given)
+    if "MLFLOW_RUN_ID" in os.environ:
+        asked = {*given} - _at_default(options) - _at_default(base)
+        given = {name: given[name] for name in given if name in asked}
+    definition = comparison_definition(options, base, given)
+    url = storage_url(storage)
+    shown = {"storage": storage} if storage else {}
+    with quick_imports():
+        from search.commands.compare import CompareOrder, run_comparison
+
+    run_comparison(CompareOrder(definition, options.seeds, given | shown, url))
 
 
 @study.command()

@@ -13,13 +13,39 @@ from pydantic import Field, field_validator, model_validator
 from pipelines.base_options import Options
 from search.rung_plan import RungPlan, parse_shares
 
-__all__ = ["MLFLOW_OPTIONS", "RUNNING_OPTIONS", "StudyConfig"]
+__all__ = ["MLFLOW_OPTIONS", "RUNNING_OPTIONS", "CompareConfig", "StudyConfig"]
 
 # What may change from one command to the next; the rest is the study's own, from its creation on.
 RUNNING_OPTIONS = ("name", "trials", "workers")
 
 # Of the study's run in MLflow, which is not made again by a command that goes on.
 MLFLOW_OPTIONS = ("experiment", "run_name")
+
+
+class CompareConfig(Options):
+    """Every option of a comparison. The text below a field is its help."""
+
+    factor: str = ""
+    """The option that is compared (required), such as norm, batch_size or schedule."""
+    values: str = ""
+    """Its values, separated by commas (widths: by ;); the others are compared with the first."""
+    seeds: int = Field(5, ge=2, le=1000)
+    """Trainings of each value, with the seeds from the option seed on; later commands may have
+    more."""
+    name: str = Field("", max_length=200)
+    """Name of the comparison. Default: the factor and a digest of all that defines the comparison,
+    so that the same command goes on with it."""
+    workers: int = Field(1, ge=0)
+    """Processes on this machine, one training at a time each; 0 leaves the work to `study
+    worker`."""
+    objective: Literal["accuracy", "loss"] = "accuracy"
+    """What is compared, of the validation data."""
+    lr_scaling: Literal["none", "sqrt", "linear", "auto"] = "none"
+    """factor=batch_size or accumulate: scale lr_max with the samples per step (auto: with the root
+    for adam and adamw, with them for sgd)."""
+    heartbeat: int = Field(20, ge=1)
+    """Seconds between a worker's signs of life; after three times as long without one its training
+    is tried again, at most twice."""
 
 
 class StudyConfig(Options):

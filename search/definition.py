@@ -9,14 +9,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import LOCAL_OPTIONS, RunConfig
-from search.config import MLFLOW_OPTIONS, RUNNING_OPTIONS, StudyConfig
+from search.config import MLFLOW_OPTIONS, RUNNING_OPTIONS, CompareConfig, StudyConfig
+from search.space.compared import Compared
 from search.space.search_space import Range, SearchSpace
 from tracking.errors import BadOption, BadTracking
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-__all__ = ["DEFINITION", "MLFLOW_RUN", "StudyDefinition"]
+__all__ = [
+    "DEFINITION",
+    "MLFLOW_RUN",
+    "StudyDefinition",
+    "comparison_definition",
+    "refuse_comparison",
+]
 
 DEFINITION = "layerscope.definition"
 MLFLOW_RUN = "layerscope.mlflow_run_id"
@@ -37,6 +44,8 @@ class StudyDefinition:
     """As it was given."""
     prior: float | None = None
     """The range test's learning rate, around which the space is searched."""
+    compared: Compared | None = None
+    """In place of a space, what a comparison compares."""
 
     @property
     def searched(self) -> SearchSpace:
@@ -47,7 +56,7 @@ class StudyDefinition:
         """Raises BadOption: options that do not go together, or a space that cannot be searched."""
         if not self.options.name:
             raise BadOption("name is missing; give the study one: --name NAME")
-        if self.base.patience:
+        if self.base.patience and self.compared is None:
             raise BadOption(
                 f"patience={self.base.patience}: a study's trials are judged at equal numbers of "
                 "samples seen, so none may stop early; leave patience at 0"
@@ -56,6 +65,9 @@ class StudyDefinition:
             raise BadOption(
                 "valid_fraction=0: a study needs validation data to judge its trials by"
             )
+        if self.compared is not None:
+            self.compared.check(self.base)
+            return
         self.space.check(self.base)
         lr_max = self.space.dimensions.get("lr_max")
         if self.options.lr_prior and not (isinstance(lr_max, Range) and lr_max.log):
@@ -87,7 +99,8 @@ class StudyDefinition:
 
         Raises BadOption: the values that were drawn do not go together.
         """
-        own = self.searched.suggest(trial, self.base)
+        source = self.compared or self.searched
+        own = source.suggest(trial, self.base)
         return self.with_options(own), own
 
     def with_options(self, own: Mapping[str, Any]) -> RunConfig:
@@ -121,6 +134,7 @@ class StudyDefinition:
                 "study": self.options.model_dump(mode="json"),
                 "space": self.space.to_dict(),
                 "prior": self.prior,
+                "compared": None if self.compared is None else self.compared.to_dict(),
             }
         )
 
@@ -146,6 +160,7 @@ class StudyDefinition:
                 StudyConfig.model_validate(value["study"]),
                 SearchSpace.from_dict(value["space"]),
                 value["prior"],
+                Compared.from_dict(compared) if (compared := value.get("compared")) else None,
             )
         except (ValueError, KeyError, TypeError, AttributeError, BadOption) as error:
             raise BadTracking(
@@ -164,8 +179,48 @@ class StudyDefinition:
                 here, there = getattr(mine, name), getattr(stored, name)
                 if name in given and name not in MAY_DIFFER and here != there:
                     lines.append(f"{name}: {here} here, {there} in the study")
+        if self.compared is not None:
+            lines += self.compared.differences(other.compared)
         if "space" in given:
             # Their lr_scaling is the option of that name, which was looked at above.
             space = replace(self.space, lr_scaling=other.space.lr_scaling)
             lines += space.differences(other.space)
         return lines
+
+
+def comparison_definition(
+    options: CompareConfig, base: RunConfig, given: Collection[str]
+) -> StudyDefinition:
+    """A comparison as a study whose trials are trained to their end, whatever they come to.
+
+    ``given``: names of the options that the command was given. Raises BadOption: the factor or a
+    value cannot be compared, or the factor is given as an option too.
+    """
+    compared = Compared.read(options.factor, options.values, options.lr_scaling)
+    if compared.factor in given:
+        raise BadOption(
+            f"{compared.factor} is the factor, and given as an option too; its values are those of "
+            f"--values, so leave {compared.flag} out"
+        )
+    same = (*LOCAL_OPTIONS, *MLFLOW_OPTIONS)
+    study = StudyConfig(
+        name=options.name.strip() or compared.name(base, options.objective, same),
+        trials=len(compared.values) * options.seeds,
+        workers=options.workers,
+        objective=options.objective,
+        heartbeat=options.heartbeat,
+        sampler="random",
+        pruner="none",
+        rung="none",
+        health="none",
+    )
+    return StudyDefinition(base, study, SearchSpace({}), compared=compared)
+
+
+def refuse_comparison(definition: StudyDefinition, advice: str) -> None:
+    """Raise BadOption where a study is a comparison, which has no best trial."""
+    if definition.compared is not None:
+        raise BadOption(
+            f"{definition.options.name!r} is a comparison of {definition.compared.factor}, and no "
+            f"search; {advice}"
+        )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 __all__ = [
+    "compare_command",
     "replay_command",
     "report_command",
     "resume_command",
@@ -35,6 +38,12 @@ def report_command(run_id: str) -> str:
 def replay_command(folder: Path | None = None) -> str:
     """The command that sends what waits in a run's folder, or everything that waits here."""
     return _shown("replay", *([] if folder is None else [str(folder)]))
+
+
+def compare_command(given: Mapping[str, Any]) -> str:
+    """The command that repeats a comparison or goes on with it, with the options it was given."""
+    flags = ((f"--{name.replace('_', '-')}", str(value)) for name, value in given.items())
+    return _shown("compare", *(word for pair in flags for word in pair))
 
 
 def study_command(verb: str, name: str, storage: str = "") -> str:

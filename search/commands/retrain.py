@@ -12,7 +12,7 @@ from pipelines.commands import train_command
 from pipelines.config import RunConfig
 from pipelines.options import config_from
 from search.best_config import best_config
-from search.definition import StudyDefinition
+from search.definition import StudyDefinition, refuse_comparison
 from search.outcome import Outcome
 from search.storage.database import open_storage
 from search.storage.studies import find_study
@@ -41,6 +41,7 @@ def retrain_best(
         raise BadOption(f"{error}; give the model another name: --register NAME") from None
     study = find_study(open_storage(url, create=False), name)
     definition = StudyDefinition.of(study).on_this_machine(local)
+    refuse_comparison(definition, "train the value that you choose")
     trial = _chosen(study, number)
     config = best_config(definition.base, trial)
     own = {"valid_fraction": 0.0, "log_model": True, "run_name": f"{name} retrained"}

@@ -19,7 +19,7 @@ from search.commands.buildable import check_networks
 from search.commands.open_study import OpenStudy, open_study
 from search.commands.watch import Watch
 from search.config import RUNNING_OPTIONS, StudyConfig
-from search.definition import StudyDefinition
+from search.definition import StudyDefinition, refuse_comparison
 from search.outcome import Outcome
 from search.reports.console_tables import best_table
 from search.reports.report import send_report
@@ -37,7 +37,7 @@ from tracking.errors import BadOption, RecordsWaiting, TrainingFailed
 from tracking.mlflow_runs.report import NOTE
 from tracking.shown_commands import study_command
 
-__all__ = ["Order", "run_study"]
+__all__ = ["Order", "run_study", "work_through"]
 
 log = logging.getLogger("layerscope")
 
@@ -84,7 +84,7 @@ def _run(
     try:
         fill_queue(opened.study, opened.definition.options.trials)
         with Watch(opened.study, opened.definition.options, console, opened.tracked.sink):
-            _work(opened, url, setup, console)
+            work_through(opened, url, setup, console)
     except RecordsWaiting as waiting:
         late = waiting  # all the same, the trials are done
     except (KeyboardInterrupt, SystemExit):
@@ -100,6 +100,7 @@ def _agreed(order: Order) -> StudyDefinition:
     stored = _stored(order)
     if stored is None:
         return order.definition if "trials" in order.given else order.definition.whole_grid()
+    refuse_comparison(stored, "go on with it by its own command, layerscope compare")
     lines = order.definition.differences(stored, order.given)
     if lines:
         raise BadOption(
@@ -148,7 +149,11 @@ def _checked(definition: StudyDefinition) -> Setup:
     return setup
 
 
-def _work(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) -> None:
+def work_through(opened: OpenStudy, url: StorageUrl, setup: Setup, console: Console) -> None:
+    """Have every trial that waits done, by this process, a pool, or workers elsewhere.
+
+    Raises what ``work_on``, ``WorkerPool.work`` and ``wait_for_others`` raise.
+    """
     study, definition = opened.study, opened.definition
     workers, number = definition.options.workers, Outcome.of(study).counts
     if number.over:

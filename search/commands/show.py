@@ -15,7 +15,7 @@ from rich.live import Live
 from pipelines.config import LOCAL_OPTIONS
 from pipelines.console import user_console
 from search.best_config import best_config
-from search.definition import MLFLOW_RUN, StudyDefinition
+from search.definition import MLFLOW_RUN, StudyDefinition, refuse_comparison
 from search.outcome import Outcome
 from search.reports.console_tables import best_table, status_table
 from search.reports.tables import trials_csv, trials_json
@@ -54,6 +54,7 @@ def show_best(name: str, url: StorageUrl, output: Path | None) -> None:
     Raises BadOption: the file cannot be written, or there is no best trial yet.
     """
     with _opened(name, url) as (study, definition):
+        refuse_comparison(definition, "look at its page, or at: study trials")
         found = Outcome.of(study).best
         if found is None:
             raise BadOption(f"study {name!r} has no completed trial yet; look at: study status")

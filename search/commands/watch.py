@@ -34,13 +34,22 @@ class Watch:
 
     Each trial that has ended is a line on the console, and a point of ``trial/value`` and
     ``best/value`` in the study's run. It sees the trials of all workers, those of other machines
-    too.
+    too. ``compares``: it is a comparison, in which no trial is the best one.
     """
 
-    def __init__(self, study: Study, options: StudyConfig, console: Console, sink: Sink) -> None:
+    def __init__(
+        self,
+        study: Study,
+        options: StudyConfig,
+        console: Console,
+        sink: Sink,
+        *,
+        compares: bool = False,
+    ) -> None:
         self._study = study
         self._options = options
         self._console = console
+        self._compares = compares
         self._sink = sink
         self._stop = threading.Event()
         self._away = False
@@ -99,7 +108,8 @@ class Watch:
             if state in (*OPEN, "cancelled") or trial.number in self._told:
                 continue
             self._told.add(trial.number)
-            mark = now.best is not None and trial.number == now.best.number
+            top = now.best is not None and trial.number == now.best.number
+            mark = top and not self._compares
             self._log(trial, now.best)
             self._console.print(trial_line(self._study, trial, state, top=mark))
         self._outcome = now
@@ -108,7 +118,8 @@ class Watch:
         now = time.time()
         # A pruned trial's value is its last score, which may be a figure of another kind.
         own = trial.values if trial.state == TrialState.COMPLETE else None
-        points = {"trial/value": own, "best/value": top.values if top else None}
+        best = top.values if top and not self._compares else None
+        points = {"trial/value": own, "best/value": best}
         self._sink.metrics(
             [
                 Metric(key, values[0], trial.number, now)

@@ -22,7 +22,7 @@ from search.reports.plot_kinds import PlotKind, Snapshot, kinds_of, quiet, why_n
 from search.reports.trial_text import as_result, end_of, parameters_text
 from tracking.reasons import one_line
 
-__all__ = ["Chart", "charts_of"]
+__all__ = ["BLUE", "GREY", "RED", "Chart", "charts_of", "packed_figure"]
 
 BLUE, RED, GREY = "#4a8fd0", "#dc5b52", "#9aa3ad"
 COLORS = {
@@ -58,12 +58,13 @@ def _chart(kind: PlotKind, shot: Snapshot) -> Chart:
         return Chart(kind, (), problem)
     try:
         with quiet():
-            return Chart(kind, [_packed(figure) for figure in DRAW[kind.name](shot)])
+            return Chart(kind, [packed_figure(figure) for figure in DRAW[kind.name](shot)])
     except Exception as error:  # of two libraries: a chart is not worth a study's report
         return Chart(kind, (), f"It could not be drawn: {one_line(error)}")
 
 
-def _packed(figure: Figure) -> dict[str, Any]:
+def packed_figure(figure: Figure) -> dict[str, Any]:
+    """A figure for the page: its numbers and texts, without the look, which is the page's."""
     layout = figure.layout
     height, width = layout.height or 380, layout.width or 0
     figure.update_layout(template="none", title=None, height=None, width=None, plot_bgcolor=None)

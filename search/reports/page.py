@@ -35,7 +35,7 @@ from tracking.report.text import as_date, as_duration
 from tracking.short_names import short
 from tracking.shown_commands import study_command, train_command
 
-__all__ = ["StudyPage", "render", "study_page"]
+__all__ = ["StudyPage", "render", "render_template", "study_page"]
 
 PAGE = Path(__file__).with_name("report_page")
 SHARED_STYLE = Path(tracking.__file__).parent / "report" / "template" / "style.css"
@@ -107,10 +107,14 @@ def study_page(
 
 def render(page: StudyPage, shot: Snapshot) -> str:
     """The page as text. Below 6 million bytes for studies of some thousand trials."""
-    charts: list[Chart] = charts_of(shot)
+    return render_template("page.html", page, charts_of(shot))
+
+
+def render_template(name: str, page: object, charts: Sequence[Chart]) -> str:
+    """One of the templates as text, with ``page`` and ``charts`` in it and all that it needs."""
     return (
         _environment()
-        .get_template("page.html")
+        .get_template(name)
         .render(
             page=page,
             charts=charts,

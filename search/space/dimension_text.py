@@ -19,7 +19,14 @@ from search.space.dimensions import Choice, Dimension, Range
 from search.space.searchable import check_name, flag, number_type, option_value
 from tracking.errors import BadOption
 
-__all__ = ["about_dimension", "as_text", "check_dimension", "parse_dimension"]
+__all__ = [
+    "about_dimension",
+    "as_text",
+    "check_dimension",
+    "parse_dimension",
+    "value_text",
+    "values_of",
+]
 
 
 @contextmanager
@@ -53,20 +60,30 @@ def check_dimension(name: str, dimension: Dimension) -> None:
 def as_text(name: str, dimension: Dimension) -> str:
     """A dimension as it is written on the command line; ``parse_dimension`` reads it back."""
     if isinstance(dimension, Choice):
-        return _separator(name).join(map(_value_text, dimension.values))
+        return _separator(name).join(map(value_text, dimension.values))
     numbers = [dimension.low, dimension.high, *([dimension.step] if dimension.step else [])]
-    return "log:" * dimension.log + ":".join(map(_value_text, numbers))
+    return "log:" * dimension.log + ":".join(map(value_text, numbers))
 
 
 def _separator(name: str) -> str:
     return ";" if name == "widths" else ","
 
 
-def _value_text(value: Any) -> str:
+def values_of(name: str, text: str) -> tuple[Any, ...]:
+    """The values of an option in a text such as ``64,128``, as ``option_value`` gives them.
+
+    Raises BadOption: RunConfig does not allow one.
+    """
+    parts = text.split(_separator(name)) if text.strip() else []
+    return tuple(option_value(name, part.strip()) for part in parts)
+
+
+def value_text(value: Any) -> str:
+    """A value as it is written on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
-        return ",".join(map(_value_text, value))
+        return ",".join(map(value_text, value))
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
@@ -78,7 +95,7 @@ def _given_text(name: str, given: Any) -> str:
 
 
 def _mapping_text(given: Mapping[str, Any]) -> str:
-    texts = {name: _value_text(value) for name, value in given.items()}
+    texts = {name: value_text(value) for name, value in given.items()}
     log = texts.get("log", "false").lower()
     unknown = set(texts) - {"low", "high", "log", "step"}
     if unknown or not {"low", "high"} <= set(texts) or log not in {"true", "false"}:
@@ -124,9 +141,9 @@ def _check_values(name: str, given: Sequence[Any]) -> None:
         raise BadOption("no values; give at least two, or a range such as 0.1:0.5")
     twice = [value for value in values if values.count(value) > 1]
     if twice:
-        raise BadOption(f"{_value_text(twice[0])} is given twice; give every value once")
+        raise BadOption(f"{value_text(twice[0])} is given twice; give every value once")
     if len(values) == 1:
-        value = _value_text(values[0])
+        value = value_text(values[0])
         plain = (
             "set momentum_min instead: --momentum-min"
             if name == "momentum_drop"
@@ -146,7 +163,7 @@ def _check_range(name: str, dimension: Range) -> None:
     if not all(math.isfinite(number) for number in (low, high, step or 0)):
         raise BadOption("low, high and step must be finite numbers")
     for end in (low, high):
-        option_value(name, _value_text(end))
+        option_value(name, value_text(end))
     if low >= high:
         raise BadOption("the range is empty; its low end must be below its high end")
     if dimension.log and low <= 0:
@@ -160,9 +177,9 @@ def _check_step(name: str, dimension: Range) -> None:
         if dimension.log:
             raise BadOption("log goes without a step; leave one of them out")
         if not 0 < step <= high - low:
-            raise BadOption(f"step={_value_text(step)} must be above 0 and fit into the range")
+            raise BadOption(f"step={value_text(step)} must be above 0 and fit into the range")
         if dimension.integer and step != round(step):
-            raise BadOption(f"step={_value_text(step)} must be a whole number")
+            raise BadOption(f"step={value_text(step)} must be a whole number")
     if dimension.integer:  # some options refuse numbers in between: first_kernel takes odd ones
-        option_value(name, _value_text(low + (step or 1)))
-        option_value(name, _value_text(dimension.last))
+        option_value(name, value_text(low + (step or 1)))
+        option_value(name, value_text(dimension.last))

@@ -21,6 +21,7 @@ from pipelines.run import FitResult, prepare, train
 from search.definition import StudyDefinition
 from search.storage.queue_storage import batched_writes
 from search.trials.judge import Judge
+from search.trials.trial_data import TrialData
 from tracking.errors import LayerscopeError, NonFiniteLoss, TrainingFailed, TrialStopped
 from tracking.mlflow_runs.answers import is_final, is_of_store
 from tracking.mlflow_runs.deliveries import Deliveries
@@ -73,6 +74,7 @@ class Objective:
 
     def __init__(self, shared: TrialRun) -> None:
         self._shared = shared
+        self._images = TrialData(shared.definition.base, shared.data)
 
     def __call__(self, trial: Trial) -> float | tuple[float, ...]:
         """Train the trial's network."""
@@ -126,7 +128,7 @@ class Objective:
         )
 
     def _judged(self, trial: Trial, config: RunConfig, opened: TrackedRun) -> FitResult:
-        setup = prepare(config, self._shared.data)
+        setup = prepare(config, self._images.of(config))
         judge = Judge(trial, self._shared.definition.options, setup, opened.sink)
         result: FitResult | None = None
         try:

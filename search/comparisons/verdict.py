@@ -1,0 +1,113 @@
+"""What a comparison shows and what it does not, in plain words."""
+
+from __future__ import annotations
+
+import math
+
+from search.comparisons.result import Arm, Comparison, Contrast
+
+__all__ = ["amount", "caveats", "interval", "losses", "verdict"]
+
+
+def verdict(result: Comparison, contrast: Contrast) -> str:
+    """One contrast in a sentence, and what is not in its figures."""
+    return " ".join(filter(None, [_found(result, contrast), _not_in_it(result, contrast)]))
+
+
+def _found(result: Comparison, contrast: Contrast) -> str:
+    one, other, found = contrast.text, result.arms[0].text, contrast.difference
+    seeds = f"{found.n} seed{'' if found.n == 1 else 's'}"
+    if not found.n:
+        return f"{one} cannot be compared with {other}: no seed was trained to its end with both."
+    if found.n == 1:
+        return (
+            f"{one} and {other} differ by {amount(result, found.mean)} with the one seed there is."
+        )
+    if math.isnan(found.low):
+        if not found.mean:
+            return f"{one} and {other} gave the same {result.objective} with each of {seeds}."
+        how = _how(result, found.mean)
+        return f"{one} is {how} than {other} by {amount(result, found.mean)} with each of {seeds}."
+    if found.shown:
+        how = _how(result, found.mean)
+        count = found.above if found.mean > 0 else found.below
+        return (
+            f"{one} is {how} than {other} by {amount(result, found.mean)} "
+            f"(95 % interval {interval(result, contrast)}; {how} with {count} of {seeds})."
+        )
+    return (
+        f"No difference is shown between {one} and {other}: {one} is between "
+        f"{_end(result, found.low)} and {_end(result, found.high)} (95 % interval, {seeds}). "
+        f"Differences below about {amount(result, found.half_width)} cannot be seen with so many; "
+        f"four times as many seeds would halve that."
+    )
+
+
+def _not_in_it(result: Comparison, contrast: Contrast) -> str:
+    arms = (result.arms[0], next(arm for arm in result.arms if arm.text == contrast.text))
+    said = [f"{arm.text} {losses(arm)}" for arm in arms if arm.lost]
+    if not said:
+        return ""
+    return f"Not in these figures: {'; '.join(said)}."
+
+
+def losses(arm: Arm) -> str:
+    """Such as ``diverged with 2 of 5 seeds``."""
+    return ", ".join(f"{state} with {n} of {len(arm.runs)} seeds" for state, n in arm.lost.items())
+
+
+def caveats(result: Comparison) -> list[str]:
+    """What limits the claims, a sentence each."""
+    said = [
+        (
+            "The intervals speak of other seeds on this data set: split, order and first weights. "
+            "Of fresh images of the same kind they say less."
+        )
+    ]
+    if len(result.contrasts) > 1:
+        said.append(
+            f"They hold for all {len(result.contrasts)} contrasts together (Bonferroni), and p is "
+            "adjusted for their number (Holm)."
+        )
+    n = max((contrast.difference.n for contrast in result.contrasts), default=0)
+    if 2 <= n < 6:
+        said.append(f"With {n} pairs p of the sign-flip test cannot be below {2 / 2**n:.2g}.")
+    if result.valid_images and result.objective == "accuracy":
+        said.append(
+            f"One of the {result.valid_images:,} validation images is "
+            f"{100 / result.valid_images:.2g} points."
+        )
+    if result.factor in {"epochs", "train_limit"}:
+        said.append(
+            "The values do not see equally many images: look at the training time beside them."
+        )
+    return said
+
+
+def amount(result: Comparison, difference: float) -> str:
+    """The size of a difference: accuracies in points, losses as they are."""
+    size = abs(difference)
+    return f"{100 * size:.2f} points" if result.objective == "accuracy" else f"{size:.4g}"
+
+
+def interval(result: Comparison, contrast: Contrast) -> str:
+    """Both ends, as sizes where they are on one side of 0."""
+    found = contrast.difference
+    if math.isnan(found.low):
+        return "—"
+    ends = (found.low, found.high) if found.low > 0 else (found.high, found.low)
+    if found.shown:
+        return f"{_number(result, ends[0])} to {_number(result, ends[1])}"
+    return f"{_end(result, found.low)} to {_end(result, found.high)}"
+
+
+def _number(result: Comparison, difference: float) -> str:
+    return amount(result, difference).removesuffix(" points")
+
+
+def _end(result: Comparison, end: float) -> str:
+    return f"{amount(result, end)} {_how(result, end)}"
+
+
+def _how(result: Comparison, difference: float) -> str:
+    return "better" if (difference > 0) == (result.objective == "accuracy") else "worse"
