@@ -17,11 +17,11 @@ from rich.text import Text
 from search.comparisons.charts import charts_of
 from search.comparisons.result import Comparison, comparison_of
 from search.comparisons.tables import (
-    DIFFERENCES,
     arm_cells,
     arm_columns,
     contrast_cells,
-    findings_text,
+    contrast_columns,
+    remarks,
     run_cells,
 )
 from search.comparisons.verdict import caveats, verdict
@@ -84,7 +84,7 @@ def comparison_table(result: Comparison) -> Group:
     values = _table(result.factor, arm_columns(result))
     for arm in result.arms:
         values.add_row(arm.text, *map(Text, arm_cells(result, arm)))
-    differences = _table(f"beside {result.arms[0].text}", DIFFERENCES)
+    differences = _table(f"beside {result.arms[0].text}", contrast_columns(result))
     for contrast in result.contrasts:
         differences.add_row(contrast.text, *map(Text, contrast_cells(result, contrast)))
     sentences = [Text(verdict(result, contrast)) for contrast in result.contrasts]
@@ -128,9 +128,9 @@ def _page(result: Comparison, command: str) -> ComparisonPage:
         verdicts=[verdict(result, contrast) for contrast in result.contrasts],
         caveats=caveats(result),
         columns=list(arm_columns(result)),
-        values=[(arm.text, arm_cells(result, arm), findings_text(arm)) for arm in result.arms],
+        values=[(arm.text, arm_cells(result, arm), remarks(arm)) for arm in result.arms],
         baseline=result.arms[0].text,
-        difference_columns=list(DIFFERENCES),
+        difference_columns=list(contrast_columns(result)),
         differences=[(one.text, contrast_cells(result, one)) for one in result.contrasts],
         runs=[cells for _, _, cells in runs],
         command=command,

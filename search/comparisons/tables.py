@@ -6,32 +6,39 @@ import math
 from collections.abc import Sequence
 
 from search.comparisons.result import Arm, Comparison, Contrast, Run
-from search.comparisons.verdict import amount, interval, losses
+from search.comparisons.verdict import bare, losses
 from search.reports.trial_text import as_result
 from tracking.report.text import as_duration
 
 __all__ = [
-    "DIFFERENCES",
     "arm_cells",
     "arm_columns",
     "contrast_cells",
-    "findings_text",
+    "contrast_columns",
+    "remarks",
     "run_cells",
 ]
-
-DIFFERENCES = ("mean difference", "95 % interval", "better / same / worse", "p")
 
 
 def arm_columns(result: Comparison) -> Sequence[str]:
     """What ``arm_cells`` has."""
-    return ("runs", f"mean {result.objective}", "std", "least", "most", "training time")
+    return ("runs", f"mean {result.objective}", f"std{_unit(result)}", "least", "most", "time")
+
+
+def contrast_columns(result: Comparison) -> Sequence[str]:
+    """What ``contrast_cells`` has."""
+    return (f"difference{_unit(result)}", "95 % interval", "better", "same", "worse", "p")
+
+
+def _unit(result: Comparison) -> str:
+    return ", points" if result.objective == "accuracy" else ""
 
 
 def arm_cells(result: Comparison, arm: Arm) -> list[str]:
     """Of one value."""
     found, objective = arm.summary(result.objective), result.objective
-    runs = f"{found.n}" + (f" ({losses(arm)})" if arm.lost else "")
-    std = "—" if math.isnan(found.std) else amount(result, found.std)
+    runs = f"{found.n} of {len(arm.runs)}" if len(arm.runs) > found.n else f"{found.n}"
+    std = "—" if math.isnan(found.std) else bare(result, found.std)
     mean, least, most = (
         "—" if math.isnan(value) else as_result(objective, value)
         for value in (found.mean, found.least, found.most)
@@ -43,26 +50,28 @@ def contrast_cells(result: Comparison, contrast: Contrast) -> list[str]:
     """Of one value beside the baseline."""
     found = contrast.difference
     if not found.n:
-        return ["—", "—", "—", "—"]
+        return ["—"] * len(contrast_columns(result))
     up, down = found.above, found.below
     better, worse = (up, down) if result.objective == "accuracy" else (down, up)
-    sign = "-" if found.mean < 0 else "+"
+    ends = [bare(result, end, signed=True) for end in (found.low, found.high)]
     return [
-        f"{sign}{amount(result, found.mean)}",
-        interval(result, contrast),
-        f"{better} / {found.n - up - down} / {worse}",
+        bare(result, found.mean, signed=True),
+        "—" if math.isnan(found.low) else " to ".join(ends),
+        *map(str, (better, found.n - up - down, worse)),
         f"{contrast.p:.3g}",
     ]
 
 
-def findings_text(arm: Arm) -> str:
-    """What the diagnosis found in the runs of a value."""
+def remarks(arm: Arm) -> str:
+    """How runs of a value ended otherwise, and what the diagnosis found in them."""
     total = len(arm.runs)
-    return ", ".join(f"{rule} in {n} of {total}" for rule, n in arm.findings) or "nothing"
+    found = [f"{rule} in {n} of {total}" for rule, n in arm.findings]
+    return ", ".join([*([losses(arm)] if arm.lost else []), *found]) or "nothing found"
 
 
 def run_cells(arm: Arm, run: Run) -> list[str]:
     """Of one training."""
-    state = f"{run.state}: {run.reason}" if run.reason else run.state
+    state = run.reason if run.reason.startswith(run.state) else f"{run.state}: {run.reason}"
+    state = state if run.reason else run.state
     figures = [as_result("accuracy", run.accuracy), as_result("loss", run.loss)]
     return [str(run.seed), arm.text, *figures, as_duration(run.seconds), state, run.run_id or "—"]

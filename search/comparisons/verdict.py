@@ -6,7 +6,7 @@ import math
 
 from search.comparisons.result import Arm, Comparison, Contrast
 
-__all__ = ["amount", "caveats", "interval", "losses", "verdict"]
+__all__ = ["bare", "caveats", "losses", "verdict"]
 
 
 def verdict(result: Comparison, contrast: Contrast) -> str:
@@ -15,7 +15,8 @@ def verdict(result: Comparison, contrast: Contrast) -> str:
 
 
 def _found(result: Comparison, contrast: Contrast) -> str:
-    one, other, found = contrast.text, result.arms[0].text, contrast.difference
+    found = contrast.difference
+    one, other = (f"{result.factor}={text}" for text in (contrast.text, result.arms[0].text))
     seeds = f"{found.n} seed{'' if found.n == 1 else 's'}"
     if not found.n:
         return f"{one} cannot be compared with {other}: no seed was trained to its end with both."
@@ -31,9 +32,10 @@ def _found(result: Comparison, contrast: Contrast) -> str:
     if found.shown:
         how = _how(result, found.mean)
         count = found.above if found.mean > 0 else found.below
+        near, far = sorted((abs(found.low), abs(found.high)))
         return (
-            f"{one} is {how} than {other} by {amount(result, found.mean)} "
-            f"(95 % interval {interval(result, contrast)}; {how} with {count} of {seeds})."
+            f"{one} is {how} than {other} by {amount(result, found.mean)} (95 % interval "
+            f"{bare(result, near)} to {bare(result, far)}; {how} with {count} of {seeds})."
         )
     return (
         f"No difference is shown between {one} and {other}: {one} is between "
@@ -45,7 +47,7 @@ def _found(result: Comparison, contrast: Contrast) -> str:
 
 def _not_in_it(result: Comparison, contrast: Contrast) -> str:
     arms = (result.arms[0], next(arm for arm in result.arms if arm.text == contrast.text))
-    said = [f"{arm.text} {losses(arm)}" for arm in arms if arm.lost]
+    said = [f"{result.factor}={arm.text} {losses(arm)}" for arm in arms if arm.lost]
     if not said:
         return ""
     return f"Not in these figures: {'; '.join(said)}."
@@ -86,23 +88,16 @@ def caveats(result: Comparison) -> list[str]:
 
 def amount(result: Comparison, difference: float) -> str:
     """The size of a difference: accuracies in points, losses as they are."""
-    size = abs(difference)
-    return f"{100 * size:.2f} points" if result.objective == "accuracy" else f"{size:.4g}"
+    unit = " points" if result.objective == "accuracy" else ""
+    return f"{bare(result, abs(difference))}{unit}"
 
 
-def interval(result: Comparison, contrast: Contrast) -> str:
-    """Both ends, as sizes where they are on one side of 0."""
-    found = contrast.difference
-    if math.isnan(found.low):
-        return "—"
-    ends = (found.low, found.high) if found.low > 0 else (found.high, found.low)
-    if found.shown:
-        return f"{_number(result, ends[0])} to {_number(result, ends[1])}"
-    return f"{_end(result, found.low)} to {_end(result, found.high)}"
-
-
-def _number(result: Comparison, difference: float) -> str:
-    return amount(result, difference).removesuffix(" points")
+def bare(result: Comparison, difference: float, *, signed: bool = False) -> str:
+    """A difference without its unit."""
+    sign = "+" if signed else ""
+    if result.objective == "accuracy":
+        return f"{100 * difference:{sign}.2f}"
+    return f"{difference:{sign}.4g}"
 
 
 def _end(result: Comparison, end: float) -> str:
