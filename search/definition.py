@@ -62,9 +62,10 @@ class StudyDefinition:
                 "samples seen, so none may stop early; leave patience at 0"
             )
         if not self.base.valid_fraction:
-            raise BadOption(
-                "valid_fraction=0: a study needs validation data to judge its trials by"
-            )
+            what = "a study needs validation data to judge its trials by"
+            if self.compared is not None:
+                what = "a comparison needs validation data"
+            raise BadOption(f"valid_fraction=0: {what}")
         if self.compared is not None:
             self.compared.check(self.base)
             return

@@ -17,8 +17,8 @@ from search.commands.open_study import OpenStudy, open_study
 from search.commands.run import work_through
 from search.commands.watch import Watch
 from search.comparisons.pairs import fill_pairs
-from search.comparisons.report import comparison_note, comparison_table, write_comparison
-from search.comparisons.result import VALID_IMAGES, Comparison, comparison_of
+from search.comparisons.report import comparison_note, comparison_table, send_comparison
+from search.comparisons.result import COMMAND, VALID_IMAGES, comparison_of
 from search.definition import StudyDefinition
 from search.storage.database import NoStudies, open_storage
 from search.storage.studies import exists, find_study
@@ -66,9 +66,10 @@ def _run(
     compared = definition.compared
     assert compared is not None
     console.print(_headline(definition, order.seeds))
-    study.set_user_attr(VALID_IMAGES, len(setup.data.valid))
-    fill_pairs(study, compared, definition.base.seed, order.seeds)
     command = compare_command(order.given)
+    study.set_user_attr(VALID_IMAGES, len(setup.data.valid))
+    study.set_user_attr(COMMAND, command)
+    fill_pairs(study, compared, definition.base.seed, order.seeds)
     try:
         with Watch(study, definition.options, console, opened.tracked.sink, compares=True):
             work_through(opened, order.url, setup, console)
@@ -78,18 +79,13 @@ def _run(
         console.print(f"stopped; to go on: {command}")
         raise
     result = comparison_of(study, definition)
-    _report(opened, result, command)
+    sink = opened.tracked.sink
+    send_comparison(study, definition, opened.tracked.directory / "comparison", sink)
+    sink.tags({NOTE: comparison_note(result)})
     if not any(arm.complete for arm in result.arms):
         raise TrainingFailed(f"comparison {result.name}: nothing was trained to its end")
     console.print(comparison_table(result))
     return late
-
-
-def _report(opened: OpenStudy, result: Comparison, command: str) -> None:
-    sink, folder = opened.tracked.sink, opened.tracked.directory / "comparison"
-    for path in write_comparison(opened.study, opened.definition, folder, command):
-        sink.artifact(path)
-    sink.tags({NOTE: comparison_note(result, command)})
 
 
 def _agreed(order: CompareOrder) -> StudyDefinition:

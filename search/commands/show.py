@@ -82,6 +82,7 @@ def show_trials(name: str, url: StorageUrl, form: str) -> None:
 def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
     """Write the study's report to a folder, or to its run in MLflow."""
     # Plots and MLflow take seconds to import: not for the other commands.
+    from search.comparisons.report import write_comparison
     from search.reports.report import write_report
 
     console = user_console()
@@ -91,7 +92,10 @@ def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
             return
         try:
             output.mkdir(parents=True, exist_ok=True)
-            written = write_report(study, definition, output, url.given)
+            if definition.compared is not None:
+                written = write_comparison(study, definition, output)
+            else:
+                written = write_report(study, definition, output, url.given)
         except OSError as error:
             raise BadOption(f"output={output}: cannot be written ({error.strerror})") from None
         for path in written:
@@ -101,6 +105,7 @@ def make_report(name: str, url: StorageUrl, output: Path | None) -> None:
 def _report_to_mlflow(
     study: Study, definition: StudyDefinition, storage: str, console: Console
 ) -> None:
+    from search.comparisons.report import send_comparison
     from search.reports.report import send_report
     from tracking.mlflow_runs.attach import attached_run
     from tracking.spool import SpoolInUse
@@ -111,13 +116,18 @@ def _report_to_mlflow(
     try:
         with attached_run(run_id) as attached:
             # Where they may wait for MLflow; the folder goes when they have arrived.
-            send_report(study, definition, attached.directory / "study", attached.sink, storage)
+            folder = attached.directory / "study"
+            if definition.compared is not None:
+                send_comparison(study, definition, folder, attached.sink)
+            else:
+                send_report(study, definition, folder, attached.sink, storage)
     except SpoolInUse:
         raise BadTracking(
             f"study {study.study_name!r} is being run in this folder, and is reported at its end; "
             "for a report now give --output FOLDER"
         ) from None
-    console.print(f"study.html and its pictures are artifacts of run {run_id}")
+    page = "study.html" if definition.compared is None else "comparison.html"
+    console.print(f"{page} is among the artifacts of run {run_id}")
 
 
 @contextmanager

@@ -118,8 +118,8 @@ def _differences(result: Comparison) -> Figure:
                 showlegend=False,
             )
         )
-    unit = "points of validation accuracy" if scale == 100 else "validation loss"
-    figure.update_xaxes(title_text=f"{unit}, less those of {result.arms[0].text}")
+    unit = "points" if scale == 100 else "loss"
+    figure.update_xaxes(title_text=f"{unit} beside {result.arms[0].text}")
     figure.update_xaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1.5, rangemode="tozero")
     figure.update_yaxes(type="category", categoryarray=rows, autorange="reversed")
     figure.update_layout(height=130 + 56 * len(rows))

@@ -31,8 +31,9 @@ from search.reports.tables import trials_table
 from tracking import __version__
 from tracking.diagnosis.files import plain
 from tracking.report.text import as_duration
+from tracking.sink import Sink
 
-__all__ = ["comparison_note", "comparison_table", "write_comparison"]
+__all__ = ["comparison_note", "comparison_table", "send_comparison", "write_comparison"]
 
 FORMAT = 1
 
@@ -53,26 +54,28 @@ class ComparisonPage:
     difference_columns: list[str]
     differences: list[tuple[str, list[str]]]
     runs: list[list[str]]
-    command: str
 
 
-def write_comparison(
-    study: Study, definition: StudyDefinition, folder: Path, command: str
-) -> list[Path]:
+def send_comparison(study: Study, definition: StudyDefinition, folder: Path, sink: Sink) -> None:
+    """Write the report into a folder and hand it to a sink."""
+    for path in write_comparison(study, definition, folder):
+        sink.artifact(path)
+
+
+def write_comparison(study: Study, definition: StudyDefinition, folder: Path) -> list[Path]:
     """Write ``comparison.html``, ``comparison.json`` and ``trials.parquet`` into a new folder.
 
     ``comparison.json``: ``factor``, ``objective``, ``arms`` (each value's ``text`` and ``runs``),
     ``contrasts`` (``difference``: the values seed by seed, their mean, std, the 95 % interval
     ``low`` to ``high``, ``p`` of the sign-flip test alone; ``p`` beside it is adjusted),
-    ``verdicts`` and ``caveats``. null stands for what is not known. ``command`` is what repeats the
-    comparison.
+    ``verdicts`` and ``caveats``. null stands for what is not known.
     """
     result = comparison_of(study, definition)
     folder.mkdir(parents=True, exist_ok=True)
     page, table, trials = (
         folder / name for name in ("comparison.html", "comparison.json", "trials.parquet")
     )
-    text = render_template("comparison.html", _page(result, command), charts_of(result))
+    text = render_template("comparison.html", _page(result), charts_of(result))
     page.write_text(text, encoding="utf-8")
     table.write_text(json.dumps(_content(result), indent=1) + "\n", encoding="utf-8")
     pq.write_table(trials_table(study), trials)
@@ -91,7 +94,7 @@ def comparison_table(result: Comparison) -> Group:
     return Group(values, differences, *sentences)
 
 
-def comparison_note(result: Comparison, command: str) -> str:
+def comparison_note(result: Comparison) -> str:
     """The description of the comparison's run in MLflow, in Markdown."""
     columns = [result.factor, *arm_columns(result)]
     rows = [[arm.text, *arm_cells(result, arm)] for arm in result.arms]
@@ -102,12 +105,12 @@ def comparison_note(result: Comparison, command: str) -> str:
         "",
         *(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)),
         "",
-        f"`comparison.html` among the artifacts shows every run. Repeat it: `{command}`",
+        f"`comparison.html` among the artifacts shows every run. Repeat it: `{result.command}`",
     ]
     return "\n".join(lines)
 
 
-def _page(result: Comparison, command: str) -> ComparisonPage:
+def _page(result: Comparison) -> ComparisonPage:
     runs = sorted(
         (
             (run.seed, place, run_cells(arm, run))
@@ -133,7 +136,6 @@ def _page(result: Comparison, command: str) -> ComparisonPage:
         difference_columns=list(contrast_columns(result)),
         differences=[(one.text, contrast_cells(result, one)) for one in result.contrasts],
         runs=[cells for _, _, cells in runs],
-        command=command,
     )
 
 

@@ -18,10 +18,12 @@ from search.outcome import Outcome
 from search.reports.trial_text import end_of, note, number_of
 from search.space.dimension_text import value_text
 
-__all__ = ["VALID_IMAGES", "Arm", "Comparison", "Contrast", "Run", "comparison_of"]
+__all__ = ["COMMAND", "VALID_IMAGES", "Arm", "Comparison", "Contrast", "Run", "comparison_of"]
 
 VALID_IMAGES = "layerscope.valid_images"
 """User attribute of the study: how many images a result rests on."""
+COMMAND = "layerscope.command"
+"""User attribute: what was typed last."""
 STATES = {"pruned": "diverged", "infeasible": "does not fit"}
 """What a training that a study would judge has come to here, where nothing is judged on its way."""
 
@@ -102,6 +104,8 @@ class Comparison:
     contrasts: tuple[Contrast, ...]
     valid_images: int | None
     about: str
+    command: str
+    """That repeats it or goes on with it."""
 
     @property
     def seeds(self) -> list[int]:
@@ -138,6 +142,7 @@ def comparison_of(study: Study, definition: StudyDefinition) -> Comparison:
         contrasts=contrasts(arms, objective),
         valid_images=study.user_attrs.get(VALID_IMAGES),
         about=f"{base.model} on {base.dataset}, {base.epochs} epochs",
+        command=str(study.user_attrs.get(COMMAND, "")),
     )
 
 

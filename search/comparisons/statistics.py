@@ -20,7 +20,16 @@ from statistics import fmean, stdev
 
 from scipy.stats import t as student
 
-__all__ = ["EXACT_UP_TO", "Difference", "Summary", "difference", "holm", "sign_flip", "summary"]
+__all__ = [
+    "EXACT_UP_TO",
+    "Difference",
+    "Summary",
+    "difference",
+    "holm",
+    "seeds_to_halve",
+    "sign_flip",
+    "summary",
+]
 
 CONFIDENCE = 0.95
 EXACT_UP_TO = 16
@@ -101,10 +110,23 @@ def difference(
     found = summary(values)
     low = high = math.nan
     if found.n > 1 and found.std > 0:
-        share = 1 - (1 - CONFIDENCE) / comparisons
-        reach = float(student.ppf((1 + share) / 2, found.n - 1)) * found.std / math.sqrt(found.n)
+        reach = _reach(found.n, comparisons) * found.std
         low, high = found.mean - reach, found.mean + reach
     return Difference(values, found.mean, found.std, low, high, sign_flip(values))
+
+
+def seeds_to_halve(n: int, comparisons: int = 1) -> int:
+    """How many pairs would give an interval half as wide as ``n`` of them, if they vary alike."""
+    wanted, more = _reach(n, comparisons) / 2, n
+    while _reach(more, comparisons) > wanted:
+        more += 1
+    return more
+
+
+def _reach(n: int, comparisons: int) -> float:
+    """Half the interval's width in standard deviations."""
+    share = 1 - (1 - CONFIDENCE) / comparisons
+    return float(student.ppf((1 + share) / 2, n - 1)) / math.sqrt(n)
 
 
 def sign_flip(differences: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from search.comparisons.result import Arm, Comparison, Contrast
+from search.comparisons.statistics import seeds_to_halve
 
 __all__ = ["bare", "caveats", "losses", "verdict"]
 
@@ -41,7 +42,7 @@ def _found(result: Comparison, contrast: Contrast) -> str:
         f"No difference is shown between {one} and {other}: {one} is between "
         f"{_end(result, found.low)} and {_end(result, found.high)} (95 % interval, {seeds}). "
         f"Differences below about {amount(result, found.half_width)} cannot be seen with so many; "
-        f"four times as many seeds would halve that."
+        f"about {seeds_to_halve(found.n, len(result.contrasts))} seeds would halve that."
     )
 
 

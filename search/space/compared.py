@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config import RunConfig
 from pipelines.options import config_from
+from search.space.conditions import ACTIVE_WHEN, is_active
 from search.space.dimension_text import value_text, values_of
 from search.space.searchable import SEARCHABLE, flag
 from tracking.errors import BadOption, did_you_mean
@@ -75,6 +76,12 @@ class Compared:
                 config_from(RunConfig, base.model_dump() | self.options(value, base.seed, base))
             except BadOption as error:
                 raise BadOption(f"{self.factor}={text}: {error}") from None
+        if not is_active(self.factor, base.model_dump()):
+            condition, values = ACTIVE_WHEN[self.factor]
+            raise BadOption(
+                f"factor={self.factor}: has no meaning for {condition}={getattr(base, condition)}; "
+                f"it has for: {', '.join(values)}"
+            )
 
     def options(self, value: Any, seed: int, base: RunConfig) -> dict[str, Any]:
         """What a training with a value and a seed has otherwise than the base."""
