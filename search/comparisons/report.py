@@ -17,10 +17,11 @@ from rich.text import Text
 from search.comparisons.charts import charts_of
 from search.comparisons.result import Comparison, comparison_of
 from search.comparisons.tables import (
+    CONTRAST_COLUMNS,
     arm_cells,
     arm_columns,
+    beside,
     contrast_cells,
-    contrast_columns,
     remarks,
     run_cells,
 )
@@ -50,7 +51,7 @@ class ComparisonPage:
     columns: list[str]
     values: list[tuple[str, list[str], str]]
     """Value, figures, what the diagnosis found."""
-    baseline: str
+    beside: str
     difference_columns: list[str]
     differences: list[tuple[str, list[str]]]
     runs: list[list[str]]
@@ -87,7 +88,7 @@ def comparison_table(result: Comparison) -> Group:
     values = _table(result.factor, arm_columns(result))
     for arm in result.arms:
         values.add_row(arm.text, *map(Text, arm_cells(result, arm)))
-    differences = _table(f"beside {result.arms[0].text}", contrast_columns(result))
+    differences = _table(beside(result), CONTRAST_COLUMNS)
     for contrast in result.contrasts:
         differences.add_row(contrast.text, *map(Text, contrast_cells(result, contrast)))
     sentences = [Text(verdict(result, contrast)) for contrast in result.contrasts]
@@ -132,8 +133,8 @@ def _page(result: Comparison) -> ComparisonPage:
         caveats=caveats(result),
         columns=list(arm_columns(result)),
         values=[(arm.text, arm_cells(result, arm), remarks(arm)) for arm in result.arms],
-        baseline=result.arms[0].text,
-        difference_columns=list(contrast_columns(result)),
+        beside=beside(result),
+        difference_columns=list(CONTRAST_COLUMNS),
         differences=[(one.text, contrast_cells(result, one)) for one in result.contrasts],
         runs=[cells for _, _, cells in runs],
     )
@@ -151,5 +152,5 @@ def _table(first: str, columns: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE)
     table.add_column(first, overflow="fold")
     for name in columns:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
     return table

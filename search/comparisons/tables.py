@@ -11,34 +11,35 @@ from search.reports.trial_text import as_result
 from tracking.report.text import as_duration
 
 __all__ = [
+    "CONTRAST_COLUMNS",
     "arm_cells",
     "arm_columns",
+    "beside",
     "contrast_cells",
-    "contrast_columns",
     "remarks",
     "run_cells",
 ]
 
+CONTRAST_COLUMNS = ("difference", "95 % interval", "better", "same", "worse", "p")
+"""What ``contrast_cells`` has."""
+
 
 def arm_columns(result: Comparison) -> Sequence[str]:
     """What ``arm_cells`` has."""
-    return ("runs", f"mean {result.objective}", f"std{_unit(result)}", "least", "most", "time")
+    return ("runs", f"mean {result.objective}", "std", "least", "most", "time")
 
 
-def contrast_columns(result: Comparison) -> Sequence[str]:
-    """What ``contrast_cells`` has."""
-    return (f"difference{_unit(result)}", "95 % interval", "better", "same", "worse", "p")
-
-
-def _unit(result: Comparison) -> str:
-    return ", points" if result.objective == "accuracy" else ""
+def beside(result: Comparison) -> str:
+    """What contrasts are, and in what unit."""
+    unit = "points " if result.objective == "accuracy" else ""
+    return f"{unit}beside {result.arms[0].text}"
 
 
 def arm_cells(result: Comparison, arm: Arm) -> list[str]:
     """Of one value."""
     found, objective = arm.summary(result.objective), result.objective
     runs = f"{found.n} of {len(arm.runs)}" if len(arm.runs) > found.n else f"{found.n}"
-    std = "—" if math.isnan(found.std) else bare(result, found.std)
+    std = "—" if math.isnan(found.std) else as_result(objective, found.std)
     mean, least, most = (
         "—" if math.isnan(value) else as_result(objective, value)
         for value in (found.mean, found.least, found.most)
@@ -50,7 +51,7 @@ def contrast_cells(result: Comparison, contrast: Contrast) -> list[str]:
     """Of one value beside the baseline."""
     found = contrast.difference
     if not found.n:
-        return ["—"] * len(contrast_columns(result))
+        return ["—"] * len(CONTRAST_COLUMNS)
     up, down = found.above, found.below
     better, worse = (up, down) if result.objective == "accuracy" else (down, up)
     ends = [bare(result, end, signed=True) for end in (found.low, found.high)]
