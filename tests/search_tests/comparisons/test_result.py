@@ -3,76 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from optuna import Study, create_trial
+from optuna import create_trial
 from optuna.trial import TrialState
 
-from pipelines.config import RunConfig
 from search.comparisons.pairs import fill_pairs, pair_of, wanted_pairs
 from search.comparisons.report import comparison_note, comparison_table, write_comparison
-from search.comparisons.result import COMMAND, VALID_IMAGES, Comparison, comparison_of
+from search.comparisons.result import Comparison, comparison_of
 from search.comparisons.verdict import caveats, verdict
-from search.config import CompareConfig
-from search.definition import StudyDefinition, comparison_definition
 from search.space.compared import Compared
+from tests.search_tests.comparisons.made import ACCURACIES, add, definition_of, made
 from tests.search_tests.studies import new_study
 
 __all__: list[str] = []
-
-Made = Callable[..., tuple[Study, StudyDefinition]]
-ACCURACIES = {"batch": [0.98, 0.97, 0.99, 0.98], "none": [0.93, 0.95, 0.92, 0.94]}
-
-
-def definition_of(
-    values: str = "batch,none", factor: str = "norm", **options: Any
-) -> StudyDefinition:
-    given = CompareConfig(factor=factor, values=values, **options)
-    return comparison_definition(given, RunConfig(), ())
-
-
-def add(
-    study: Study,
-    value: Any,
-    seed: int,
-    state: TrialState = TrialState.COMPLETE,
-    accuracy: float = 0.9,
-    factor: str = "norm",
-    **notes: Any,
-) -> None:
-    complete = state == TrialState.COMPLETE
-    figures = {"accuracy": accuracy, "loss": 1 - accuracy, "seconds": 2.0, "samples": 100}
-    study.add_trial(
-        create_trial(
-            state=state,
-            values=[accuracy] if complete else None,
-            user_attrs=(figures if complete else {}) | notes,
-            system_attrs={"fixed_params": {factor: value, "seed": seed}},
-            constraints={"memory": -1.0} if complete else None,
-        )
-    )
-
-
-@pytest.fixture
-def made() -> Made:
-    """Makes a comparison's study with a complete run for each accuracy of each value."""
-
-    def make(
-        accuracies: dict[str, Sequence[float]] | None = None, **options: Any
-    ) -> tuple[Study, StudyDefinition]:
-        accuracies = ACCURACIES if accuracies is None else accuracies
-        study = new_study(name="norm-abc")
-        for value, found in accuracies.items():
-            for seed, accuracy in enumerate(found):
-                add(study, value, seed, accuracy=accuracy, findings=["lr_too_low"])
-        study.set_user_attr(VALID_IMAGES, 144)
-        study.set_user_attr(COMMAND, "python layerscope.py compare --factor norm")
-        return study, definition_of(",".join(accuracies) or "batch,none", **options)
-
-    return make
 
 
 def sentences(result: Comparison) -> list[str]:
@@ -117,7 +62,7 @@ def test_a_trial_that_is_no_pair_is_left_out() -> None:
 # -- what is shown --
 
 
-def test_a_difference_is_shown(made: Made) -> None:
+def test_a_difference_is_shown() -> None:
     result = comparison_of(*made())
     (contrast,) = result.contrasts
     assert contrast.difference.values == pytest.approx((-0.05, -0.02, -0.07, -0.04))
@@ -128,13 +73,13 @@ def test_a_difference_is_shown(made: Made) -> None:
     )
 
 
-def test_the_other_way_round_it_is_better(made: Made) -> None:
+def test_the_other_way_round_it_is_better() -> None:
     turned = dict(reversed(ACCURACIES.items()))
     (said,) = sentences(comparison_of(*made(turned)))
     assert said.startswith("norm=batch is better than norm=none by 4.50 points (")
 
 
-def test_a_loss_is_better_where_it_is_lower(made: Made) -> None:
+def test_a_loss_is_better_where_it_is_lower() -> None:
     (said,) = sentences(comparison_of(*made(objective="loss")))
     assert said == (
         "norm=none is worse than norm=batch by 0.045 (95 % interval 0.01188 to 0.07812; worse with "
@@ -142,7 +87,7 @@ def test_a_loss_is_better_where_it_is_lower(made: Made) -> None:
     )
 
 
-def test_no_difference_is_shown_and_what_could_not_have_been(made: Made) -> None:
+def test_no_difference_is_shown_and_what_could_not_have_been() -> None:
     accuracies = {"batch": [0.98, 0.95, 0.97], "none": [0.97, 0.97, 0.96]}
     (said,) = sentences(comparison_of(*made(accuracies)))
     assert said == (
@@ -163,13 +108,13 @@ def test_no_difference_is_shown_and_what_could_not_have_been(made: Made) -> None
         ([0.5], "norm=none and norm=batch differ by 48.00 points with the one seed there is."),
     ],
 )
-def test_too_little_for_an_interval(made: Made, none: list[float], said: str) -> None:
+def test_too_little_for_an_interval(none: list[float], said: str) -> None:
     (found,) = sentences(comparison_of(*made({"batch": ACCURACIES["batch"], "none": none})))
     assert found.startswith(said)
     assert "interval" not in found
 
 
-def test_the_same_difference_with_each_seed(made: Made) -> None:
+def test_the_same_difference_with_each_seed() -> None:
     accuracies = {"batch": [0.5, 0.75, 0.25], "none": [0.75, 1.0, 0.5]}
     (said,) = sentences(comparison_of(*made(accuracies)))
     assert said == "norm=none is better than norm=batch by 25.00 points with each of 3 seeds."
@@ -178,7 +123,7 @@ def test_the_same_difference_with_each_seed(made: Made) -> None:
 # -- what is not in the figures --
 
 
-def test_runs_that_diverge_are_counted_and_said(made: Made) -> None:
+def test_runs_that_diverge_are_counted_and_said() -> None:
     study, definition = made({"batch": [0.98, 0.97, 0.99], "none": [0.93]})
     reason = "diverged: the loss became nan by step 16"
     add(study, "none", 1, TrialState.PRUNED, reason=reason)
@@ -194,7 +139,7 @@ def test_runs_that_diverge_are_counted_and_said(made: Made) -> None:
     assert result.contrasts[0].seeds == (0,)
 
 
-def test_of_several_runs_of_a_pair_one_counts(made: Made) -> None:
+def test_of_several_runs_of_a_pair_one_counts() -> None:
     study, definition = made()
     add(study, "none", 0, accuracy=0.1)
     add(study, "none", 1, TrialState.FAIL)
@@ -203,7 +148,7 @@ def test_of_several_runs_of_a_pair_one_counts(made: Made) -> None:
     assert not result.arms[1].lost
 
 
-def test_a_failed_run_that_was_tried_again_is_forgotten(made: Made) -> None:
+def test_a_failed_run_that_was_tried_again_is_forgotten() -> None:
     study, definition = made({"batch": [0.9], "none": []})
     add(study, "none", 0, TrialState.FAIL)
     add(study, "none", 0, accuracy=0.8)
@@ -212,7 +157,7 @@ def test_a_failed_run_that_was_tried_again_is_forgotten(made: Made) -> None:
     assert not result.arms[1].lost
 
 
-def test_it_is_over_when_nothing_waits(made: Made) -> None:
+def test_it_is_over_when_nothing_waits() -> None:
     study, definition = made()
     assert comparison_of(study, definition).over
     add(study, "none", 4, TrialState.WAITING)
@@ -239,7 +184,7 @@ def test_intervals_of_several_values_hold_together() -> None:
     assert not any("Bonferroni" in said for said in caveats(pair))
 
 
-def test_what_limits_the_claims(made: Made) -> None:
+def test_what_limits_the_claims() -> None:
     said = caveats(comparison_of(*made()))
     assert "With 4 pairs p of the sign-flip test cannot be below 0.12." in said
     assert "One of the 144 validation images is 0.69 points." in said
@@ -248,7 +193,7 @@ def test_what_limits_the_claims(made: Made) -> None:
 # -- what it leaves --
 
 
-def test_the_files(made: Made, tmp_path: Path) -> None:
+def test_the_files(tmp_path: Path) -> None:
     study, definition = made()
     add(study, "none", 4, TrialState.PRUNED, reason="diverged: <b>nan</b>")
     paths = write_comparison(study, definition, tmp_path / "report")
@@ -265,14 +210,14 @@ def test_the_files(made: Made, tmp_path: Path) -> None:
     assert content["arms"][1]["runs"][4]["accuracy"] is None
 
 
-def test_an_empty_comparison_has_a_page(made: Made, tmp_path: Path) -> None:
+def test_an_empty_comparison_has_a_page(tmp_path: Path) -> None:
     study, definition = made({"batch": [], "none": []})
     page = write_comparison(study, definition, tmp_path)[0].read_text(encoding="utf-8")
     assert "No run was trained to its end." in page
     json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
 
 
-def test_the_note_and_the_table(made: Made) -> None:
+def test_the_note_and_the_table() -> None:
     from rich.console import Console
 
     result = comparison_of(*made())
