@@ -70,6 +70,9 @@ class Setup:
             self.device,
             self.step_options,
             callbacks,
+            # A checkpoint is of whole batches. Without one, nobody should wait for what a callback
+            # does beside the training, such as a search's trainings on the way.
+            signals_wait=self.config.checkpoint,
         )
 
 

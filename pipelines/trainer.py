@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 
 import torch
@@ -26,7 +26,9 @@ class Trainer:
     """Trains a model by a schedule and tells callbacks about it.
 
     ``schedule`` gives learning rate and momentum for each optimizer step; its length is
-    ``steps_per_epoch * epochs``. The model and the loaders' batches are on ``device``.
+    ``steps_per_epoch * epochs``. The model and the loaders' batches are on ``device``. With
+    ``signals_wait``, SIGINT, SIGTERM and SIGHUP wait for the end of a batch, callbacks included, so
+    that weights, optimizer and records go together; a second one does not wait.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Trainer:
         device: torch.device,
         options: StepOptions | None = None,
         callbacks: Iterable[Callback] = (),
+        *,
+        signals_wait: bool = False,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -46,6 +50,9 @@ class Trainer:
         self._callbacks = CallbackList(callbacks)
         self._step = TrainStep(model, optimizer, device, self.options)
         self._safe_points = SafePoints()
+        self._signals: AbstractContextManager[object] = (
+            self._safe_points if signals_wait else nullcontext()
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,8 +69,7 @@ class Trainer:
 
         With ``start`` a run goes on that was stopped: what follows is bit-identical to what would
         have followed. Whatever a callback or the model raises comes out, after every cleanup has
-        run. SIGINT, SIGTERM and SIGHUP wait for the end of a batch, so that weights, optimizer and
-        records go together; a second one does not wait.
+        run.
         """
         total = self.steps_per_epoch * epochs
         schedule = make_schedule(total)
@@ -79,7 +85,7 @@ class Trainer:
         )
         if start is not None:
             start.begin(fit)
-        with self._safe_points, self._level(fit, "fit"):
+        with self._signals, self._level(fit, "fit"):
             while fit.epoch < epochs:
                 self._one_epoch(fit, self._batches(fit, start))
                 start = None

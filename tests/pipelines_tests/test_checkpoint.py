@@ -101,6 +101,16 @@ def test_a_second_signal_does_not_wait(
     assert checkpoint(tmp_path).step == 5
 
 
+def test_without_checkpoints_nobody_waits(small: ConfigMaker, tmp_path: Path) -> None:
+    """A search's trials train beside the run in a batch's events, for as long as that takes."""
+    sends = Sends(signal.SIGINT)
+    with own_signals_kept():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt):
+            train(prepare(small(checkpoint=False)), tmp_path, [sends])
+    assert sends.steps == [0, 1, 2, 3, 4]
+
+
 def test_a_failure_leaves_the_last_one(
     small: ConfigMaker, tmp_path: Path, every_step: None
 ) -> None:
