@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -15,6 +16,8 @@ __all__ = ["ENDING", "SafePoints", "ending_signals", "held_back", "leave_termina
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, ``kill``, and a terminal that closes."""
+PATIENCE = 1.0
+"""Seconds after which a second signal is one of its own."""
 
 
 def ending_signals() -> list[signal.Signals]:
@@ -57,7 +60,9 @@ def held_back() -> Iterator[None]:
 
 class SafePoints:
     """While it is entered, in the main thread, a signal that arrives within ``held`` takes effect
-    when that ends, as often as that may be and at next to no cost. A second one does not wait.
+    when that ends, as often as that may be and at next to no cost. One that comes a second later
+    does not wait: somebody has lost patience. Sooner it is the same one once more, which `timeout`
+    sends to a process and to its group.
 
     Elsewhere than in the main thread signals do not arrive at all, and what the system does itself
     with one (nobody handles it, or it is ignored) stays as it is.
@@ -67,6 +72,7 @@ class SafePoints:
         self._before: dict[int, Any] = {}
         self._holding = False
         self._arrived: tuple[int, FrameType | None] | None = None
+        self._since = 0.0
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -101,7 +107,7 @@ class SafePoints:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._holding and self._arrived is None:
-            self._arrived = number, frame
-        else:
+            self._arrived, self._since = (number, frame), time.monotonic()
+        elif not self._holding or time.monotonic() - self._since > PATIENCE:
             self._arrived = None
             self._before[number](number, frame)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import pipelines.checkpointing
+import tracking.signals
 from pipelines.callbacks import Callback
 from pipelines.checkpoint import CHECKPOINT, Checkpoint
 from pipelines.config import RunConfig
@@ -89,8 +90,9 @@ def test_a_signal_waits_for_the_end_of_the_batch(small: ConfigMaker, tmp_path: P
 
 
 def test_a_second_signal_does_not_wait(
-    small: ConfigMaker, tmp_path: Path, every_step: None
+    small: ConfigMaker, tmp_path: Path, every_step: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tracking.signals, "PATIENCE", -1.0)
     sends = Sends(signal.SIGINT, times=2)
     with own_signals_kept():
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+import tracking.signals
 from tests.own_signals import own_signals_kept
 from tracking.signals import ENDING, SafePoints, held_back
 
@@ -73,13 +74,27 @@ def test_outside_it_takes_effect_at_once(heard: list[int]) -> None:
         assert heard == [signal.SIGTERM]
 
 
-def test_the_second_one_does_not_wait_and_the_first_is_forgotten(heard: list[int]) -> None:
+def test_the_second_one_does_not_wait_and_the_first_is_forgotten(
+    heard: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking.signals, "PATIENCE", -1.0)
     with SafePoints() as points:
         with points.held():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
             assert heard == [signal.SIGTERM]
         assert heard == [signal.SIGTERM]
+
+
+def test_the_same_one_once_more_waits_too(heard: list[int]) -> None:
+    with SafePoints() as points:
+        with points.held():
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+            assert heard == []
+        assert heard == [signal.SIGINT]
+        os.kill(os.getpid(), signal.SIGINT)
+        assert heard == [signal.SIGINT] * 2
 
 
 def test_it_takes_effect_after_a_failure_too(heard: list[int]) -> None:

@@ -152,6 +152,9 @@ class _Uploader:
         """When this process ends in order: the uploader has nothing left to do, and goes too."""
         if self.owner != os.getpid():
             return
+        if threading.current_thread() is threading.main_thread():
+            # One more Ctrl-C asks for what is happening, and would be a page of text.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # of one that has died
             self._process.stdin.close()
