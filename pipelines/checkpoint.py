@@ -117,7 +117,8 @@ class Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
             number = int(content["format"])
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError) as error:
-            raise _unreadable(path, first_line(error)) from None
+            # Torch's text goes on for a paragraph.
+            raise _unreadable(path, first_line(error).partition(". ")[0]) from None
         except pickle.UnpicklingError:  # whose text recommends to run whatever is in it
             raise _unreadable(path, "it holds something else than numbers and text") from None
         if number > FORMAT:
