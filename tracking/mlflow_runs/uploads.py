@@ -96,7 +96,7 @@ class _Uploader:
         self.owner = os.getpid()
         self._ear = threading.Thread(target=self._listen, name="layerscope-uploads", daemon=True)
         self._ear.start()
-        atexit.register(self._end)
+        atexit.register(self._exit)
 
     @property
     def usable(self) -> bool:
@@ -148,13 +148,15 @@ class _Uploader:
             for upload in list(self._uploads.values()):
                 upload.hear({"away": GONE, "ended": True})
 
+    def _exit(self) -> None:
+        # One more Ctrl-C asks for what is happening, and would be a page of text.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._end()
+
     def _end(self) -> None:
         """When this process ends in order: the uploader has nothing left to do, and goes too."""
         if self.owner != os.getpid():
             return
-        if threading.current_thread() is threading.main_thread():
-            # One more Ctrl-C asks for what is happening, and would be a page of text.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # of one that has died
             self._process.stdin.close()
