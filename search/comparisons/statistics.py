@@ -35,6 +35,9 @@ CONFIDENCE = 0.95
 EXACT_UP_TO = 16
 """Pairs whose signs are flipped in every way; of more, a sample of the ways is taken."""
 SAMPLED = 100_000
+ROUNDING = 1e-9
+"""Of the size of differences: what lies closer together is the same. Shares such as 138/144 and
+137/144 differ in their last digits from others that are one image apart."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def difference(
     values = tuple(b - a for a, b in zip(baseline, other, strict=True))
     found = summary(values)
     low = high = math.nan
-    if found.n > 1 and found.std > 0:
+    if found.n > 1 and found.std > ROUNDING * max(map(abs, values)):
         reach = _reach(found.n, comparisons) * found.std
         low, high = found.mean - reach, found.mean + reach
     return Difference(values, found.mean, found.std, low, high, sign_flip(values))
@@ -139,9 +142,9 @@ def sign_flip(differences: Sequence[float]) -> float:
     """
     if not differences:
         return math.nan
-    found = abs(math.fsum(differences))
-    # Sums in another order differ in their last digits, and an equal one must count.
-    least = found * (1 - 1e-9)
+    # Sums of other signs differ in their last digits, and an equal one must count; one that is
+    # nearly 0 is so by the size of what it sums.
+    least = abs(math.fsum(differences)) - ROUNDING * math.fsum(map(abs, differences))
     n = len(differences)
     if n <= EXACT_UP_TO:
         ways = product((-1, 1), repeat=n)

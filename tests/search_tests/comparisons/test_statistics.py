@@ -78,6 +78,15 @@ def test_differences_that_do_not_vary_have_no_interval(value: float) -> None:
     assert found.mean == value
 
 
+@given(st.lists(st.integers(0, 134), min_size=2, max_size=9), st.integers(1, 10))
+def test_so_many_images_with_each_seed_are_the_same_difference(right: list[int], more: int) -> None:
+    """Shares of 144 images that are as far apart are not so in floating point."""
+    found = difference([n / 144 for n in right], [(n + more) / 144 for n in right])
+    assert math.isnan(found.low)
+    assert not found.shown
+    assert found.p == 2 / 2**found.n
+
+
 def test_one_pair_has_no_interval() -> None:
     found = difference([0.5], [0.75])
     assert found.n == 1
@@ -120,6 +129,16 @@ def test_the_order_of_sums_does_not_matter() -> None:
     """0.1 + 0.2 - 0.3 is not 0 in floating point, and a way as far off as the one found counts."""
     values = (0.1, 0.2, 0.3, 0.7)
     assert len({sign_flip(order) for order in permutations(values)}) == 1
+
+
+IMAGES = st.lists(st.tuples(st.integers(0, 144), st.integers(-3, 3)), min_size=1, max_size=7)
+
+
+@given(IMAGES)
+def test_shares_of_images_are_counted_as_the_images_are(pairs: list[tuple[int, int]]) -> None:
+    """Differences that add up to no image at all must give 1, whatever their last digits are."""
+    shares = [(right + more) / 144 - right / 144 for right, more in pairs]
+    assert sign_flip(shares) == sign_flip([float(more) for _, more in pairs])
 
 
 def test_many_pairs_are_estimated() -> None:
