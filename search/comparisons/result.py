@@ -11,6 +11,7 @@ from statistics import median
 from optuna import Study
 from optuna.trial import FrozenTrial
 
+from pipelines.config import RunConfig
 from search.comparisons.pairs import DONE_WITH, pair_of
 from search.comparisons.statistics import Difference, Summary, difference, holm, summary
 from search.definition import StudyDefinition
@@ -26,6 +27,9 @@ COMMAND = "layerscope.command"
 """User attribute: what was typed last."""
 STATES = {"pruned": "diverged", "infeasible": "does not fit"}
 """What a training that a study would judge has come to here, where nothing is judged on its way."""
+
+RANKS = {"complete": 0, "diverged": 0, "does not fit": 1, "running": 2, "waiting": 3, "failed": 4}
+"""Which of several trainings of a pair counts. Memory is one machine's, and ranks behind results."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +145,15 @@ def comparison_of(study: Study, definition: StudyDefinition) -> Comparison:
         arms=arms,
         contrasts=contrasts(arms, objective),
         valid_images=study.user_attrs.get(VALID_IMAGES),
-        about=f"{base.model} on {base.dataset}, {base.epochs} epochs",
+        about=_about(base, compared.factor),
         command=str(study.user_attrs.get(COMMAND, "")),
     )
+
+
+def _about(base: RunConfig, factor: str) -> str:
+    """What is trained, as far as it is the same for all values."""
+    model = "" if factor == "model" else f"{base.model} on "
+    return f"{model}{base.dataset}" + ("" if factor == "epochs" else f", {base.epochs} epochs")
 
 
 def contrasts(arms: Sequence[Arm], objective: str) -> tuple[Contrast, ...]:
@@ -180,8 +190,10 @@ def _run(trial: FrozenTrial, state: str, seed: int) -> Run | None:
 
 def _keep(runs: dict[int, Run], run: Run) -> None:
     """Of several trainings of a pair (two commands, or a failed one that was tried again) the first
-    that has come to something."""
-    order = ("complete", "diverged", "does not fit", "running", "waiting", "failed")
+    that has come to something.
+
+    A run that diverged has: another that did not, with the same seed, does not undo it.
+    """
     known = runs.get(run.seed)
-    if known is None or order.index(run.state) < order.index(known.state):
+    if known is None or RANKS[run.state] < RANKS[known.state]:
         runs[run.seed] = run

@@ -148,6 +148,26 @@ def test_of_several_runs_of_a_pair_one_counts() -> None:
     assert not result.arms[1].lost
 
 
+def test_a_run_that_diverged_is_not_undone_by_another_of_its_pair() -> None:
+    study, definition = made({"batch": [0.9], "none": []})
+    add(study, "none", 0, TrialState.PRUNED, reason="diverged")
+    add(study, "none", 0, accuracy=0.8)
+    none = comparison_of(study, definition).arms[1]
+    assert [run.state for run in none.runs] == ["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "values", "about"),
+    [
+        ("norm", "batch,none", "simple_cnn on digits, 10 epochs"),
+        ("epochs", "1,2", "simple_cnn on digits"),
+        ("model", "simple_cnn,resnet_small", "digits, 10 epochs"),
+    ],
+)
+def test_what_differs_is_not_said_of_all(factor: str, values: str, about: str) -> None:
+    assert comparison_of(new_study(), definition_of(values, factor)).about == about
+
+
 def test_a_failed_run_that_was_tried_again_is_forgotten() -> None:
     study, definition = made({"batch": [0.9], "none": []})
     add(study, "none", 0, TrialState.FAIL)
