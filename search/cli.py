@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +12,10 @@ import click
 from pipelines.base_options import Options
 from pipelines.config import LOCAL_OPTIONS, RunConfig
 from pipelines.flags import config_file, config_flags
-from pipelines.options import configs_from, given_options
+from pipelines.options import config_from, configs_from, given_options
 from search.config import CompareConfig, StudyConfig
 from search.definition import StudyDefinition, comparison_definition
+from search.space.compared import Compared
 from search.space.search_space import SearchSpace
 from search.storage.url import DEFAULT_STORAGE, storage_url
 from tracking.errors import BadOption
@@ -59,10 +60,13 @@ def compare(storage: str, config_path: Path | None, **flags: Any) -> None:
     Every option of `train` may be given; it holds for all runs. Results are of validation data.
     """
     given = given_options(flags, config_path)
-    options, base = configs_from(CompareConfig, RunConfig, given)
+    options, base = _compared_configs(given)
     if "MLFLOW_RUN_ID" in os.environ:
-        asked = {*given} - _at_default(options) - _at_default(base)
-        given = {name: given[name] for name in given if name in asked}
+        unasked = _at_default(options) | _at_default(base)
+        if options.factor in given:  # in whose place the base has the first value
+            alone = {options.factor: given[options.factor]}
+            unasked |= {*alone} & _at_default(config_from(RunConfig, alone))
+        given = {name: value for name, value in given.items() if name not in unasked}
     definition = comparison_definition(options, base, given)
     url = storage_url(storage)
     shown = {"storage": storage} if storage else {}
@@ -70,6 +74,14 @@ def compare(storage: str, config_path: Path | None, **flags: Any) -> None:
         from search.commands.compare import CompareOrder, run_comparison
 
     run_comparison(CompareOrder(definition, options.seeds, given | shown, url))
+
+
+def _compared_configs(given: Mapping[str, Any]) -> tuple[CompareConfig, RunConfig]:
+    own = {name: value for name, value in given.items() if name in CompareConfig.model_fields}
+    options = config_from(CompareConfig, own)
+    compared = Compared.read(options.factor, options.values, options.lr_scaling)
+    rest = {name: value for name, value in given.items() if name not in own}
+    return options, config_from(RunConfig, compared.base_options(rest))
 
 
 @study.command()

@@ -203,6 +203,7 @@ def comparison_definition(
             f"{compared.factor} is the factor, and given as an option too; its values are those of "
             f"--values, so leave {compared.flag} out"
         )
+    compared.check_seeds(base.seed, options.seeds)
     same = (*LOCAL_OPTIONS, *MLFLOW_OPTIONS)
     study = StudyConfig(
         name=options.name.strip() or compared.name(base, options.objective, same),

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.console import user_console
-from pipelines.data.datasets import ImageData, check_batch_size
+from pipelines.data.datasets import check_batch_size
 from pipelines.run import Setup, make_model, prepare
 from pipelines.snapshot import RandomState
 from search.commands.open_study import OpenStudy, open_study
@@ -23,6 +23,7 @@ from search.definition import StudyDefinition
 from search.storage.database import NoStudies, open_storage
 from search.storage.studies import exists, find_study
 from search.storage.url import StorageUrl
+from search.trials.trial_data import TrialData
 from tracking.errors import BadInput, BadOption, RecordsWaiting, TrainingFailed
 from tracking.mlflow_runs.report import NOTE
 from tracking.shown_commands import compare_command
@@ -103,7 +104,8 @@ def _agreed(order: CompareOrder) -> StudyDefinition:
     if stored is None:
         return mine
     own = {*type(mine.base).model_fields, *type(mine.options).model_fields}
-    lines = mine.differences(stored, own - {"heartbeat"})
+    assert mine.compared is not None
+    lines = mine.differences(stored, own - {"heartbeat", mine.compared.factor})
     if lines:
         raise BadOption(
             f"{name!r} exists and is another one: {'; '.join(lines)}. Leave --name out, or choose "
@@ -124,21 +126,22 @@ def _checked(definition: StudyDefinition) -> Setup:
     setup = prepare(definition.base)
     compared = definition.compared
     assert compared is not None
-    before = RandomState()
+    before, images = RandomState(), TrialData(definition.base, setup.data)
     try:
         for value, text in zip(compared.values, compared.texts(), strict=True):
             own = compared.options(value, definition.base.seed, definition.base)
-            _check_value(definition, own, setup.data, f"{compared.factor}={text}")
+            _check_value(definition, own, images, f"{compared.factor}={text}")
     finally:
         before.restore()
     return setup
 
 
 def _check_value(
-    definition: StudyDefinition, own: Mapping[str, Any], data: ImageData, about: str
+    definition: StudyDefinition, own: Mapping[str, Any], images: TrialData, about: str
 ) -> None:
     config = definition.with_options(own)
     try:
+        data = images.of(config)  # other ones where the factor is train_limit or image_size
         check_batch_size(config, data)
         make_model(config, data)
     except BadInput as error:

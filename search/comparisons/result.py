@@ -29,7 +29,7 @@ STATES = {"pruned": "diverged", "infeasible": "does not fit"}
 """What a training that a study would judge has come to here, where nothing is judged on its way."""
 
 RANKS = {"complete": 0, "diverged": 0, "does not fit": 1, "running": 2, "waiting": 3, "failed": 4}
-"""Which of several trainings of a pair counts. Memory is one machine's, and ranks behind results."""
+"""Which training of a pair counts. What fits into memory is a machine's, no result."""
 
 
 @dataclass(frozen=True)

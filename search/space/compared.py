@@ -83,6 +83,23 @@ class Compared:
                 f"it has for: {', '.join(values)}"
             )
 
+    def check_seeds(self, first: int, number: int) -> None:
+        """Raises BadOption: there are not so many seeds from the first one on."""
+        if first + number - 1 > MOST_SEED:
+            raise BadOption(
+                f"seed={first}: with seeds={number} the last one would be {first + number - 1:,}; "
+                f"allowed is a seed up to {MOST_SEED - number + 1}"
+            )
+
+    def base_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given, with the first value in the place of the factor's default.
+
+        No run has that default, and it need not go with what was given. With lr_scaling it stays:
+        the learning rate is that of this batch size.
+        """
+        own = {} if self.lr_scaling != "none" else {self.factor: self.values[0]}
+        return {**given, **own}
+
     def options(self, value: Any, seed: int, base: RunConfig) -> dict[str, Any]:
         """What a training with a value and a seed has otherwise than the base."""
         own = {self.factor: value, SEED: seed}

@@ -145,6 +145,7 @@ def test_what_is_refused_leaves_nothing(command: Command, tmp_path: Path) -> Non
     for words, message in (
         (["--factor", "head"], "values=: a comparison needs two values or more"),
         (["--factor", "batch_size", "--values", "16,9999"], "values: batch_size=9999 could not be"),
+        (["--factor", "train_limit", "--values", "200,9"], "values: train_limit=9 could not be"),
         (["--factor", "widths", "--values", "4;4,x"], "values=4;4,x: widths=x: input should be "),
         (
             ["--factor", "model", "--values", "simple_cnn,none:make"],

@@ -39,6 +39,26 @@ def test_every_option_of_a_training_is_a_factor_or_is_refused() -> None:
     assert not {*FACTORS} & machine
 
 
+def test_there_are_only_so_many_seeds() -> None:
+    last = {"seed": 2**32 - 5}
+    assert refusal("norm", "batch,none", last, seeds=6) == (
+        "seed=4294967291: with seeds=6 the last one would be 4,294,967,296; allowed is a seed up "
+        "to 4294967290"
+    )
+    options = CompareConfig(factor="norm", values="batch,none", seeds=5)
+    comparison_definition(options, RunConfig(**last), last).check()
+
+
+def test_the_factors_default_need_not_go_with_the_other_options() -> None:
+    """momentum_min is 0.85 unless it is given, and no run of this comparison has it."""
+    compared = Compared.read("momentum_min", "0.6,0.7")
+    base = RunConfig(**compared.base_options({"momentum_max": 0.75}))
+    compared.check(base)
+    assert base.momentum_min == 0.6
+    # lr_max is that of the batch size that is not given.
+    assert Compared.read("batch_size", "16,32", "auto").base_options({}) == {}
+
+
 @pytest.mark.parametrize(
     ("factor", "values", "given", "own", "message"),
     [
